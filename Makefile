@@ -1,0 +1,37 @@
+# Everything stands on `setup`, which takes minutes the first time and under a second afterwards.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON_IN_VENV := .venv/bin/python
+NIGHTSHIFT := .venv/bin/nightshift
+
+.PHONY: help setup check test test-fast demo run nightly clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Make .venv with everything in it, or see that nothing is missing
+	@bash .ci/setup.sh
+
+check: setup ## Lint with ruff and check the types with mypy
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m mypy
+
+test: setup ## Run every test, the slow and the browser ones too (under 15 minutes)
+	@bash .ci/setup.sh browser
+	$(PYTHON_IN_VENV) -m pytest
+
+test-fast: setup ## Run the tests that need no real model and no browser (under 2 minutes)
+	$(PYTHON_IN_VENV) -m pytest -m "not slow and not browser"
+
+demo: setup ## Start the local Slack workspace with the demo company and print its URL
+	$(NIGHTSHIFT) demo
+
+run: setup ## Connect the bot to Slack (needs SLACK_BOT_TOKEN and SLACK_APP_TOKEN)
+	$(NIGHTSHIFT) serve
+
+nightly: setup ## Train on the approved corrections now, as cron does by night
+	$(NIGHTSHIFT) nightly
+
+clean: ## Remove the environment, caches and builds; what the bot knows (data/) stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What answers: prompt, model, confidence, the four routes, and Slack. Never imports learning."""

@@ -1,0 +1,165 @@
+"""The one assembly point of the Slack bot: client, app, socket, courier; start and stop.
+
+The same app runs against Slack and against the workspace on this machine; only a base URL differs.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Any
+
+import aiohttp
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot import blocks, delivery, listeners, reviews
+from bot.delivery import Answering, Parts
+from storage.database import Database
+from storage.errors import UserError
+from storage.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TOKENS = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
+PING_SECONDS = 5.0
+GRACE_SECONDS = 5.0
+"""How long answers that are being posted may take when the bot stops."""
+
+
+def check_tokens(settings: Settings) -> None:
+    """Raise UserError that names every token that is missing or malformed."""
+    wrong = [problem for name in TOKENS if (problem := token_problem(name, settings.text(name)))]
+    if wrong:
+        raise UserError(f"{' and '.join(wrong)}; the README says in five steps where to find them.")
+
+
+def token_problem(name: str, value: str) -> str:
+    """What is wrong with a token, or an empty text."""
+    if not value:
+        return f"{name} is missing"
+    if not value.startswith(TOKENS[name]) or len(value) < len(TOKENS[name]) + 8 or not value.isascii():
+        return f"{name} is malformed (it starts with {TOKENS[name]})"
+    return ""
+
+
+def build_app(parts: Parts) -> AsyncApp:
+    """The Bolt app with all its listeners."""
+    app = AsyncApp(client=parts.client)
+    listeners.register(app, parts)
+    reviews.register(app, parts)
+    listeners.register_rest(app)
+    return app
+
+
+class SlackBot:
+    """The bot on its socket. `start` returns once it is connected; `stop` once it let go of everything."""
+
+    def __init__(self, database: Database, settings: Settings, desk: Answering) -> None:
+        """Keep the parts; nothing is opened before `start`."""
+        self._database = database
+        self._settings = settings
+        self._desk = desk
+        self._session: aiohttp.ClientSession | None = None
+        self._handler: AsyncSocketModeHandler | None = None
+        self._courier: asyncio.Task[None] | None = None
+        self._parts: Parts | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises UserError when a token is wrong or Slack cannot be reached."""
+        check_tokens(self._settings)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        try:
+            await self._connect(make_client(self._settings, self._session))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _connect(self, client: AsyncWebClient) -> None:
+        app_token = self._settings.text("SLACK_APP_TOKEN")
+        address = await socket_address(client, app_token)
+        self._parts = Parts(self._database, self._settings, self._desk, client)
+        handler = AsyncSocketModeHandler(build_app(self._parts), app_token, ping_interval=PING_SECONDS)
+        handler.client.wss_uri = address
+        self._handler = handler
+        await handler.connect_async()  # type: ignore[no-untyped-call]
+        self._courier = asyncio.create_task(delivery.deliver_forever(self._parts))
+        log.info("connected to Slack; model %s serves", self._desk.version)
+
+    async def post(self, channel: str, text: str) -> None:
+        """Say something in a channel. Raises SlackApiError when Slack refuses it."""
+        assert self._parts is not None, "the bot is not connected"
+        await delivery.send(self._parts, channel, blocks.sentence(text))
+
+    async def stop(self) -> None:
+        """Take no more events, let posts in flight finish, and close."""
+        tasks = [] if self._courier is None else [self._courier]
+        for task in tasks:
+            task.cancel()
+        if self._handler is not None:
+            await self._handler.close_async()  # type: ignore[no-untyped-call]
+        if self._parts is not None and self._parts.tasks:
+            _, late = await asyncio.wait(set(self._parts.tasks), timeout=GRACE_SECONDS)
+            tasks += late
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+
+def make_client(settings: Settings, session: aiohttp.ClientSession) -> AsyncWebClient:
+    """The Web API client: patient with broken connections and with rate limits."""
+    return AsyncWebClient(
+        token=settings.text("SLACK_BOT_TOKEN"),
+        base_url=settings.text("SLACK_API_URL"),
+        session=session,
+        retry_handlers=delivery.retries(),
+    )
+
+
+async def socket_address(client: AsyncWebClient, app_token: str) -> str:
+    """Check both tokens with Slack and get an address to connect to. Raises UserError naming the token."""
+    await attempt("SLACK_BOT_TOKEN", client.base_url, client.auth_test())
+    opened = await attempt(
+        "SLACK_APP_TOKEN", client.base_url, client.apps_connections_open(app_token=app_token)
+    )
+    return str(opened["url"])
+
+
+async def attempt(token: str, url: str, call: Any) -> Any:
+    """Make a first call to Slack. Raises UserError when it refuses the token or cannot be reached."""
+    try:
+        return await call
+    except SlackApiError as error:
+        raise UserError(f"Slack refuses {token}: {error.response.get('error')}.") from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UserError(f"Slack cannot be reached at {url}: {error}.") from error
+
+
+async def serve(database: Database, settings: Settings) -> None:
+    """Run the bot against Slack until the process is told to end."""
+    from bot.desk import Desk
+
+    check_tokens(settings)
+    desk = Desk(database, settings)
+    bot = SlackBot(database, settings, desk)
+    await asyncio.to_thread(desk.start)
+    try:
+        await bot.start()
+        await told_to_end()
+    finally:
+        await bot.stop()
+        await asyncio.to_thread(desk.close)
+
+
+async def told_to_end() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, end.set)
+    await end.wait()

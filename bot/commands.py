@@ -1,0 +1,226 @@
+"""The commands of the bot: ask, correct, serve, demo, doctor.
+
+Heavy parts are imported inside the functions, so that `--help` stays quick.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from storage.cli import Context, batch_options, emit, json_option, run_batch
+from storage.database import Database
+from storage.domain import WORKSPACE, Answer
+from storage.errors import UserError
+
+if TYPE_CHECKING:
+    from bot.pipeline import Tools
+    from bot.teaching import Proposal
+
+ROUTES = ("auto", "memory", "raw", "documents")
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--user", default="cli", show_default=True, help="Who asks.")
+@click.option("--channel", default="", help="Channel id whose private documents may be used.")
+@click.option("--route", type=click.Choice(ROUTES), default="auto", show_default=True, help="Force a route, to measure.")
+@batch_options
+@json_option
+@click.pass_obj
+def ask(
+    context: Context,
+    question: str | None,
+    user: str,
+    channel: str,
+    route: str,
+    batch: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Answer one QUESTION, or every line of a --batch."""
+    from bot.desk import check
+
+    if batch is None:
+        check(question or "", context.settings.integer("MAX_QUESTION_CHARS"))
+    given = {"user": user, "channel": channel, "route": route}
+    with open_tools(context) as (database, tools):
+
+        def one(row: dict[str, Any]) -> dict[str, Any]:
+            return answer_json(reply_to(context, database, tools, {**given, **row}))
+
+        if batch is not None:
+            count = run_batch(batch, out, one)
+            emit(as_json, {"count": count, "out": str(out)}, f"{count} answers in {out}.")
+            return
+        result = one({"question": question})
+    emit(as_json, result, spoken(result))
+
+
+def reply_to(context: Context, database: Database, tools: "Tools", row: dict[str, Any]) -> Answer:
+    """Answer one input row with the keys question, user, channel and route."""
+    from bot.desk import Asked, answer_and_store, check
+
+    text = str(row.get("question") or "")
+    check(text, context.settings.integer("MAX_QUESTION_CHARS"))
+    channel = str(row.get("channel") or "")
+    scopes = (WORKSPACE, channel) if channel else (WORKSPACE,)
+    asked = Asked(text, str(row["user"]), channel, scopes=scopes, route=str(row["route"]))
+    return answer_and_store(database, tools, asked)
+
+
+@contextmanager
+def open_tools(context: Context) -> Iterator[tuple[Database, "Tools"]]:
+    """The database and everything an answer stands on."""
+    from bot import desk
+
+    database = context.database()
+    tools, index = desk.open_tools(database, context.settings, own_index=True)
+    try:
+        yield database, tools
+    finally:
+        index.close()
+        database.close()
+
+
+def answer_json(reply: Answer) -> dict[str, Any]:
+    """An answer as the contract of `ask --json` has it."""
+    return {
+        "question_id": reply.question_id,
+        "answer_id": reply.id,
+        "answer": reply.text,
+        "route": reply.route.value,
+        "style": reply.style.value,
+        "taught_question": reply.taught_question,
+        "confidence": round(reply.confidence, 4),
+        "model_version": reply.model_version,
+        "correction_id": reply.correction_id,
+        "sources": [asdict(s) for s in reply.sources],
+        "timings": reply.timings,
+    }
+
+
+def spoken(result: dict[str, Any]) -> str:
+    """An answer for a person at a terminal."""
+    lines = []
+    if result["style"] == "related":
+        lines.append(f"The closest I was taught: {result['taught_question']}")
+    lines.append(result["answer"])
+    how = f"[{result['route']}, {result['style']}, confidence {result['confidence']:.2f}, {result['model_version']}]"
+    lines.append(how)
+    lines += [f"  {s['document']} > {s['heading']} {s['url']}".rstrip() for s in result["sources"]]
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--question", help="What was asked.")
+@click.option("--answer", help="The right answer.")
+@click.option("--author", help="Who says so.")
+@click.option("--source", default="", help="Where it stands, if anywhere.")
+@click.option("--scope", default=WORKSPACE, show_default=True, help="'workspace', or the channel id that may see it.")
+@click.option("--supersedes", type=int, help="The correction that this one replaces.")
+@batch_options
+@json_option
+@click.pass_obj
+def correct(
+    context: Context,
+    question: str | None,
+    answer: str | None,
+    author: str | None,
+    source: str,
+    scope: str,
+    supersedes: int | None,
+    batch: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Propose a correction; another person must approve it."""
+    database = context.database()
+    embed = load_embedder(context)
+    given = {"source": source, "scope": scope, "supersedes": supersedes}
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        return proposal_json(propose(database, embed, {**given, **row}))
+
+    if batch is not None:
+        count = run_batch(batch, out, one)
+        emit(as_json, {"count": count, "out": str(out)}, f"{count} corrections in {out}.")
+        return
+    result = one({"question": question, "answer": answer, "author": author})
+    emit(as_json, result, f"Correction {result['correction_id']} is {result['status']}.")
+
+
+def load_embedder(context: Context) -> Any:
+    """The sentence embedder of the settings."""
+    from retrieval.embedder import Embedder
+
+    return Embedder(context.settings.text("EMBEDDER"))
+
+
+def propose(database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal":
+    """Propose the correction of one input row."""
+    from bot import teaching
+
+    texts = {name: str(row.get(name) or "") for name in ("question", "answer", "author", "source")}
+    for name in ("question", "answer", "author"):
+        if not texts[name].strip():
+            raise UserError(f"A correction needs --{name}.")
+    supersedes = row.get("supersedes")
+    return teaching.propose(
+        database,
+        embedder,
+        **texts,
+        scope=str(row.get("scope") or WORKSPACE),
+        supersedes=None if supersedes is None else int(supersedes),
+    )
+
+
+def proposal_json(proposal: "Proposal") -> dict[str, Any]:
+    """A proposal as the contract of `correct --json` has it."""
+    return {
+        "correction_id": proposal.correction.id,
+        "status": proposal.correction.status.value,
+        "conflicts": [asdict(c) for c in proposal.conflicts],
+    }
+
+
+@click.command()
+@click.pass_obj
+def serve(context: Context) -> None:
+    """Run the bot against Slack."""
+    import asyncio
+
+    from bot import app
+
+    app.check_tokens(context.settings)
+    asyncio.run(app.serve(context.database(), context.settings))
+
+
+@click.command()
+@click.option("--port", default=8765, show_default=True, help="Port of the local workspace page.")
+@click.pass_obj
+def demo(context: Context, port: int) -> None:
+    """Run the bot in a workspace on this machine, with a demo company loaded."""
+    import asyncio
+
+    from bot import demo as demonstration
+
+    asyncio.run(demonstration.demo(context.settings, port))
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def doctor(context: Context, as_json: bool) -> None:
+    """Check versions, database, index, models and tokens."""
+    from bot import checkup
+
+    checks = checkup.run(context.database(), context.settings)
+    lines = [f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['detail']}" for c in checks]
+    emit(as_json, {"checks": checks}, "\n".join(lines))
+    if not all(c["ok"] for c in checks):
+        sys.exit(1)

@@ -1,0 +1,333 @@
+"""How words reach people: posts, whispers, review cards, and the notices that a night leaves behind.
+
+Every post goes through here: nothing is ever unfurled, and nothing is lost because a block was refused.
+It knows nothing of events: who asked what, and why something is said, is the listeners' affair.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.http_retry.builtin_async_handlers import (
+    AsyncConnectionErrorRetryHandler,
+    AsyncRateLimitErrorRetryHandler,
+)
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.webhook.async_client import AsyncWebhookClient
+
+from bot import blocks, safety
+from bot.blocks import Post
+from bot.desk import Asked
+from bot.teaching import Conflict, Proposal
+from storage import conversations, corrections, nights, registry
+from storage.database import Database
+from storage.domain import Answer, Correction, Notice
+from storage.errors import NotFoundError, UserError
+from storage.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BROKEN = "Something went wrong on my side. It is noted in the log; please try again in a moment."
+COURIER_SECONDS = 2.0
+LONGEST_PAUSE = 600.0
+"""A notice that Slack refuses is tried again after 2, 4, 8 ... and at most this many seconds."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Answering(Protocol):
+    """The part of the desk that Slack needs."""
+
+    @property
+    def version(self) -> str:
+        """The model version that serves."""
+        ...
+
+    def submit(self, asked: Asked) -> "Future[Answer]":
+        """Queue a question."""
+        ...
+
+    def teach(self, **proposal: Any) -> "Future[Proposal]":
+        """Queue a correction."""
+        ...
+
+
+@dataclass
+class Parts:
+    """What every listener works with."""
+
+    database: Database
+    settings: Settings
+    desk: Answering
+    client: AsyncWebClient
+    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    answering: dict[tuple[str, str], "asyncio.Task[None]"] = field(default_factory=dict)
+
+    async def stored(
+        self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function of `storage` off the event loop: a disk must not delay an acknowledgement."""
+        return await asyncio.to_thread(function, self.database, *args, **kwargs)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Go on with something after the acknowledgement."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a defect before anybody could be told", exc_info=task.exception())
+
+    def is_admin(self, user: str) -> bool:
+        """Whether a person may review; asked again at every click."""
+        return user in self.settings.names("ADMINS")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where somebody is to be answered. `hook` is a response address; `trigger` opens a modal within 3 s."""
+
+    user: str
+    channel: str = ""
+    thread: str = ""
+    hook: str = ""
+    trigger: str = ""
+    public: bool = False
+
+
+# --- sending ---
+
+
+async def send(parts: Parts, channel: str, post: Post, thread: str = "") -> tuple[str, str]:
+    """Post a message; returns Slack's (channel, ts). Blocks that Slack refuses are replaced by text."""
+    where: dict[str, Any] = {"channel": channel, "unfurl_links": False, "unfurl_media": False}
+    if thread:
+        where["thread_ts"] = thread
+    try:
+        sent = await parts.client.chat_postMessage(**where, text=post.text, blocks=list(post.blocks))
+    except SlackApiError as error:
+        if error.response.get("error") not in (
+            "invalid_blocks",
+            "invalid_blocks_format",
+            "msg_blocks_too_long",
+        ):
+            raise
+        log.exception("Slack refused the blocks of a message; it goes out as plain text")
+        for piece in safety.split(bare(post), 3500):
+            sent = await parts.client.chat_postMessage(**where, text=piece)
+    return str(sent["channel"]), str(sent["ts"])
+
+
+def bare(post: Post) -> str:
+    """The text of a post without its blocks' form."""
+    shown = [b["text"]["text"] for b in post.blocks if b["type"] == "section" and "text" in b]
+    return "\n".join(shown) or post.text
+
+
+async def send_answer(parts: Parts, answer: Answer, channel: str, thread: str) -> None:
+    """Post an answer into a thread."""
+    for post in blocks.answer_posts(answer, ask_a_person=parts.settings.text("ASK_A_PERSON")):
+        where, ts = await send(parts, channel, post, thread)
+        await parts.stored(conversations.remember_post, where, ts, answer_id=answer.id)
+
+
+async def tell(parts: Parts, place: Place, text: str) -> None:
+    """Say one of our sentences to one person where they are; never fails, at worst it is only logged."""
+    await say(parts, place, (blocks.sentence(text),))
+
+
+async def say(parts: Parts, place: Place, posts: Sequence[Post]) -> None:
+    """Say something where a person is: in the thread, ephemerally, in a modal, or as a direct message."""
+    for way in ways(place):
+        try:
+            for post in posts:
+                await way(parts, place, post)
+            return
+        except (SlackApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            log.warning("could not reach %s by %s: %s", place.user, way.__name__, error)
+
+
+def ways(place: Place) -> list[Callable[[Parts, Place, Post], Awaitable[None]]]:
+    """How to reach somebody, best first."""
+    if place.public:
+        return [aloud]
+    found: list[Callable[[Parts, Place, Post], Awaitable[None]]] = []
+    if place.hook:
+        found.append(by_hook)
+    if place.channel:
+        found.append(whisper)
+    if place.trigger and not place.channel:
+        found.append(by_modal)
+    return [*found, directly]
+
+
+async def aloud(parts: Parts, place: Place, post: Post) -> None:
+    """In the thread, for everybody."""
+    await send(parts, place.channel, post, place.thread)
+
+
+async def whisper(parts: Parts, place: Place, post: Post) -> None:
+    """In the channel, for one person."""
+    await parts.client.chat_postEphemeral(
+        channel=place.channel,
+        user=place.user,
+        thread_ts=place.thread or None,
+        text=post.text,
+        blocks=list(post.blocks),
+    )
+
+
+async def by_hook(parts: Parts, place: Place, post: Post) -> None:
+    """Through the address that came with a command or a click. Raises ValueError when it is refused."""
+    hook = AsyncWebhookClient(
+        place.hook, session=parts.client.session, proxy=parts.client.proxy, retry_handlers=retries()
+    )
+    sent = await hook.send(
+        text=post.text,
+        blocks=list(post.blocks),
+        response_type="ephemeral",
+        replace_original=False,
+        unfurl_links=False,
+        unfurl_media=False,
+    )
+    if sent.status_code != 200:
+        raise ValueError(f"the response address answered {sent.status_code}")
+
+
+async def by_modal(parts: Parts, place: Place, post: Post) -> None:
+    """In a small modal: for a click on App Home, where no message can be shown."""
+    await parts.client.views_open(trigger_id=place.trigger, view=blocks.notice_modal(bare(post)))
+
+
+async def directly(parts: Parts, place: Place, post: Post) -> None:
+    """As a direct message."""
+    await send(parts, await direct_channel(parts, place.user), post)
+
+
+async def direct_channel(parts: Parts, user: str) -> str:
+    """The channel of the direct messages with a person."""
+    opened = await parts.client.conversations_open(users=[user])
+    return str(opened["channel"]["id"])
+
+
+def retries() -> list[Any]:
+    """Retry when the connection breaks, and wait as long as Slack says when it is asked too often."""
+    return [
+        AsyncConnectionErrorRetryHandler(max_retry_count=2),
+        AsyncRateLimitErrorRetryHandler(max_retry_count=3),
+    ]
+
+
+async def guarded(parts: Parts, place: Place, work: Awaitable[None]) -> None:
+    """Do something for a person; whatever happens they hear of it, and a defect's traceback is logged."""
+    try:
+        await work
+    except UserError as error:
+        await tell(parts, place, str(error))
+    except Exception:
+        log.exception("a defect while working for %s in %s", place.user, place.channel or "App Home")
+        await tell(parts, place, BROKEN)
+
+
+# --- review cards ---
+
+
+async def post_card(parts: Parts, row: Correction, conflicts: Sequence[Conflict] = ()) -> None:
+    """Put a correction before the reviewers. Without a review channel it waits in App Home."""
+    channel = parts.settings.text("REVIEW_CHANNEL")
+    if not channel:
+        return
+    where, ts = await send(parts, channel, await card(parts, row, conflicts))
+    await parts.stored(conversations.remember_post, where, ts, correction_id=row.id)
+
+
+async def update_cards(parts: Parts, row: Correction, conflicts: Sequence[Conflict] = ()) -> None:
+    """Show the new state of a correction on every card of it."""
+    post = await card(parts, row, conflicts)
+    for where in await parts.stored(conversations.posts_of, correction_id=row.id):
+        try:
+            await parts.client.chat_update(
+                channel=where["channel"],
+                ts=where["ts"],
+                text=post.text,
+                blocks=list(post.blocks),
+                parse="none",
+                link_names=False,
+            )
+        except SlackApiError as error:
+            log.warning("the card of correction %s could not be updated: %s", row.id, error)
+
+
+async def card(parts: Parts, row: Correction, conflicts: Sequence[Conflict]) -> Post:
+    """The review card of a correction as it stands now."""
+
+    def gather(database: Database) -> tuple[str, dict[str, Any] | None]:
+        given = conversations.get_answer(database, row.answer_id).text if row.answer_id else ""
+        return given, registry.proof(database, row.id)
+
+    given, proof = await parts.stored(gather)
+    return blocks.review_card(row, conflicts, given=given, proof=proof)
+
+
+# --- notices ---
+
+
+async def deliver_forever(parts: Parts) -> None:
+    """Every two seconds, deliver what the nights left; delivered means that Slack accepted it."""
+    pauses: dict[int, tuple[float, float]] = {}
+    while True:
+        try:
+            await deliver_owed(parts, pauses)
+        except Exception:
+            log.exception("the notices could not be read")
+        await asyncio.sleep(COURIER_SECONDS)
+
+
+async def deliver_owed(parts: Parts, pauses: dict[int, tuple[float, float]]) -> None:
+    """Deliver every notice that is due. `pauses` holds, by notice, when to try again and the next pause."""
+    for notice in await parts.stored(nights.owed):
+        due, pause = pauses.get(notice.id, (0.0, COURIER_SECONDS))
+        if time.monotonic() < due:
+            continue
+        try:
+            await deliver(parts, notice)
+        except Exception as error:
+            log.warning("notice %s for %r is not delivered yet: %s", notice.id, notice.user, error)
+            pauses[notice.id] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
+            continue
+        await parts.stored(nights.delivered, notice.id)
+
+
+async def deliver(parts: Parts, notice: Notice) -> None:
+    """Send one notice. Raises UserError when there is nowhere to send it."""
+    channel = (
+        await direct_channel(parts, notice.user) if notice.user else parts.settings.text("REVIEW_CHANNEL")
+    )
+    if not channel:
+        raise UserError("there is no review channel; set NIGHTSHIFT_REVIEW_CHANNEL")
+    for post in blocks.longer(await notice_text(parts, notice)):
+        await send(parts, channel, post)
+
+
+async def notice_text(parts: Parts, notice: Notice) -> str:
+    """What a notice says."""
+    payload = notice.payload
+    if notice.kind != "fix_live":
+        return str(payload.get("text", ""))
+    version, question = payload.get("version", ""), payload.get("question", "")
+    text = f"Your fix is live: I learned it in the night ({version}).\n\n**{question}**"
+    try:
+        row = await parts.stored(corrections.get, int(payload["correction_id"]))
+    except (KeyError, ValueError, NotFoundError):
+        return text
+    return f"{text}\n{row.answer}"

@@ -1,0 +1,238 @@
+"""The desk: one thread that answers questions in order and swaps the model between two answers.
+
+Whoever wants an answer leaves the question here and gets a future; the queue is bounded, and a full one is said so.
+The thread watches the registry: when the champion changes, it verifies and loads the new weights and drops the old
+ones, without a restart. It knows nothing of Slack.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bot import base_model, confidence, pipeline, prompt, teaching
+from bot.generation import Engine
+from bot.pipeline import Model, Tools
+from retrieval.embedder import Embedder
+from retrieval.index import VectorIndex
+from retrieval.retriever import Retriever
+from retrieval.taught import TaughtQuestions
+from storage import conversations, corrections, manifest, registry
+from storage.database import Database
+from storage.domain import WORKSPACE, Answer, Question
+from storage.errors import BusyError, IntegrityError, NightshiftError, UserError
+from storage.settings import Settings
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
+CANARIES_THAT_MUST_HOLD = 0.75
+Job = tuple[Callable[[], Any], "Future[Any]"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it arrives. `scopes` are the scopes whose documents and answers the asker may see."""
+
+    text: str
+    user: str
+    channel: str
+    thread: str = ""
+    scopes: tuple[str, ...] = (WORKSPACE,)
+    route: str = "auto"
+
+
+class Desk:
+    """Answers one question at a time. `start` before use, `close` after."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        """Keep the settings; nothing is loaded before `start`."""
+        self._database = database
+        self._settings = settings
+        self._jobs: queue.Queue[Job] = queue.Queue(maxsize=settings.integer("QUEUE_LIMIT"))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="desk", daemon=True)
+        self._tools: Tools | None = None
+        self._index: VectorIndex | None = None
+        self._revision = -1
+        self._refused = ""
+
+    def start(self) -> str:
+        """Load the models and begin to answer; returns the version that serves."""
+        self._tools, self._index = open_tools(self._database, self._settings, own_index=True)
+        self._thread.start()
+        return self.version
+
+    @property
+    def version(self) -> str:
+        """The version that serves now."""
+        return self._tools.model.version if self._tools else ""
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait."""
+        return self._jobs.qsize()
+
+    def submit(self, asked: Asked) -> "Future[Answer]":
+        """Queue a question. Raises UserError for an empty or oversized one, BusyError when the queue is full."""
+        check(asked.text, self._settings.integer("MAX_QUESTION_CHARS"))
+        return self._enqueue(lambda: answer_and_store(self._database, self._ready(), asked))
+
+    def teach(self, **proposal: Any) -> "Future[teaching.Proposal]":
+        """Queue a correction (arguments of `teaching.propose`); the future raises UserError when it is refused."""
+        return self._enqueue(lambda: teaching.propose(self._database, self._ready().embedder, **proposal))
+
+    def close(self) -> None:
+        """Finish the answer in hand and stop."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=60)
+        if self._index is not None:
+            self._index.close()
+
+    def _ready(self) -> Tools:
+        if self._tools is None:
+            raise UserError("The bot is still starting; ask again in a moment.")
+        return self._tools
+
+    def _enqueue(self, work: Callable[[], Any]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            self._jobs.put_nowait((work, future))
+        except queue.Full:
+            raise BusyError(f"{self.waiting} questions are waiting already; please ask again in a minute.") from None
+        return future
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self._follow_the_champion()
+            try:
+                work, future = self._jobs.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                self._drain_index()
+                continue
+            self._run(work, future)
+        self._database.close()
+
+    def _run(self, work: Callable[[], Any], future: "Future[Any]") -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _drain_index(self) -> None:
+        try:
+            if self._index is not None:
+                self._index.drain()
+        except Exception:
+            log.exception("the index could not be updated; it is tried again")
+
+    def _follow_the_champion(self) -> None:
+        """Swap to the registry's champion if it changed; a version that fails its checks never serves."""
+        tools = self._ready()
+        revision = corrections.taught_revision(self._database)
+        if revision == self._revision:
+            return
+        champion = registry.champion(self._database)
+        if champion not in (self.version, self._refused):
+            self._swap(tools, champion)
+        self._revision = revision
+
+    def _swap(self, tools: Tools, champion: str) -> None:
+        started = time.monotonic()
+        try:
+            model = load_version(self._database, self._settings, champion)
+        except (NightshiftError, OSError, ValueError, RuntimeError):
+            self._refused = champion
+            log.exception("model %s is not served; %s goes on", champion, self.version)
+            return
+        log.info("serving %s after %.1f s, before that %s", champion, time.monotonic() - started, self.version)
+        self._tools, self._refused = replace(tools, model=model), ""
+
+
+def check(text: str, limit: int) -> None:
+    """Raise UserError for a question that is empty or longer than `limit` characters."""
+    if not text.strip():
+        raise UserError("The question is empty; please write one.")
+    if len(text) > limit:
+        raise UserError(f"The question has {len(text):,} characters; please ask in at most {limit:,}.")
+
+
+def answer_and_store(database: Database, tools: Tools, asked: Asked) -> Answer:
+    """Store the question, answer it, store the answer; returns it with its id."""
+    place = {"user": asked.user, "channel": asked.channel, "thread": asked.thread}
+    question = conversations.ask(database, asked.text.strip(), **place)
+    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route)
+    return replace(reply, id=conversations.answer(database, reply))
+
+
+def answer_only(tools: Tools, text: str, *, route: str = "auto") -> Answer:
+    """Answer without storing anything; the night measures with it."""
+    return pipeline.answer(tools, Question(0, text, "", "", "", ""), route=route)
+
+
+def open_tools(database: Database, settings: Settings, *, own_index: bool) -> tuple[Tools, VectorIndex]:
+    """Everything an answer stands on, with the champion's weights; registers the base model at the first start."""
+    ensure_base(database, settings)
+    embedder = Embedder(settings.text("EMBEDDER"))
+    index = VectorIndex(database.home, database)
+    if own_index and index.try_open():
+        index.drain()
+    tools = Tools(
+        embedder=embedder,
+        taught=TaughtQuestions(database, embedder),
+        searcher=Retriever(database, embedder, index),
+        model=load_version(database, settings, registry.champion(database)),
+        max_tokens=settings.integer("MAX_ANSWER_TOKENS"),
+    )
+    return tools, index
+
+
+def ensure_base(database: Database, settings: Settings) -> str:
+    """Register the base model as the first version if there is none; returns the champion's name."""
+    found = registry.alias(database, "champion")
+    if found is not None:
+        return found
+    folder = base_model.folder(database.home, settings.text("BASE_MODEL"))
+    sealed = folder / manifest.NAME
+    return registry.ensure_base(
+        database,
+        path=str(folder),
+        size=manifest.size(folder),
+        manifest_sha256=manifest.sha256(sealed) if sealed.is_file() else "",
+        confidence=confidence.shipped(),
+    )
+
+
+def load_version(database: Database, settings: Settings, name: str) -> Model:
+    """A version, verified and in memory. Raises IntegrityError when a hash or a canary answer does not hold."""
+    version = registry.get(database, name)
+    folder = Path(version.path)
+    told = manifest.verify(folder, version.manifest_sha256) if version.manifest_sha256 else {}
+    engine = load_engine(folder, settings.text("SERVING_FORM"))
+    check_canaries(engine, told.get("canaries", []), settings.integer("MAX_ANSWER_TOKENS"))
+    return Model(name, engine, confidence.from_json(version.confidence), registry.memories(database, name))
+
+
+def load_engine(folder: Path, form: str) -> Engine:
+    """The local engine of a merged folder."""
+    from bot.generator import LocalGenerator
+
+    return LocalGenerator(folder, form=form)
+
+
+def check_canaries(engine: Engine, canaries: list[dict[str, str]], max_tokens: int) -> None:
+    """Raise IntegrityError unless the model still gives its canary answers, noted at publication."""
+    held = [
+        engine.confirm(prompt.messages(c["question"]), c["answer"], max_tokens=max_tokens).confirmed == 1.0
+        for c in canaries
+    ]
+    if held and sum(held) < CANARIES_THAT_MUST_HOLD * len(held):
+        raise IntegrityError(f"Only {sum(held)} of {len(held)} canary answers came back from the loaded weights.")

@@ -1,0 +1,260 @@
+"""The four routes: everything the bot does with a question, with no Slack in it.
+
+    approved, not yet in the weights, surely the same question  -> APPROVED   the stored answer, verbatim
+    in the weights and sure enough                              -> MEMORISED  the model's own words, asked in the taught wording
+    otherwise, passages that answer it                          -> RETRIEVED  with sources
+    not sure                                                    -> ABSTAINED  nearest pages
+
+Every decision asks a calibrated probability of `bot.confidence`; thresholds live on the model version.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot import prompt, quoting
+from bot.confidence import Confidence, Features, Head, memory_features, pair_features
+from bot.generation import Engine
+from retrieval.retriever import Hit
+from retrieval.taught import Encoder, Match, TaughtQuestions
+from storage.domain import WORKSPACE, Answer, Memory, Question, Route, Source, Style
+
+PASSAGES_READ = 4
+PASSAGES_SHOWN = 3
+ROUTES = ("auto", "memory", "raw", "documents")
+ABSTENTION = "I don't know. If you do, teach me, and I will know it next time."
+
+
+class Searcher(Protocol):
+    """Finds passages for a question."""
+
+    def hits(
+        self, question: str, k: int, scopes: Collection[str], vector: NDArray[np.float32] | None = None
+    ) -> list[Hit]:
+        """The best passages first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model version in memory: its engine, the confidence fitted for its weights, and what it memorised."""
+
+    version: str
+    engine: Engine
+    confidence: Confidence
+    memories: Mapping[int, Memory]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an answer stands on: the searches and the model that serves."""
+
+    embedder: Encoder
+    taught: TaughtQuestions
+    searcher: Searcher
+    model: Model
+    max_tokens: int = 96
+
+
+@dataclass
+class Work:
+    """One question on its way through the routes, with the clock of its stages (milliseconds)."""
+
+    question: Question
+    scopes: Collection[str]
+    vector: NDArray[np.float32]
+    timings: dict[str, float] = field(default_factory=dict)
+    _mark: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
+        now = time.perf_counter()
+        self.timings[stage] = round(self.timings.get(stage, 0.0) + 1000 * (now - self._mark), 2)
+        self._mark = now
+
+
+def answer(
+    tools: Tools, question: Question, *, scopes: Collection[str] = (WORKSPACE,), route: str = "auto"
+) -> Answer:
+    """Answer a question by the first route that is sure enough; `route` forces one, for measuring."""
+    work = Work(question, scopes, np.zeros(0, dtype=np.float32))
+    work.vector = tools.embedder.encode([question.text])[0]
+    work.lap("embed_ms")
+    reply = None
+    if route == "raw":
+        reply = closed_book(tools, work)
+    if reply is None and route in ("auto", "memory"):
+        reply = from_teaching(tools, work, forced=route == "memory")
+    if reply is None and route in ("auto", "documents"):
+        reply = from_documents(tools, work)
+    reply = reply or abstain(tools, work, [], {}, 0.0)
+    return replace(reply, timings=work.timings | {"total_ms": round(sum(work.timings.values()), 2)})
+
+
+def from_teaching(tools: Tools, work: Work, *, forced: bool) -> Answer | None:
+    """The answer to the nearest taught question, if it is surely (or nearly) the same question."""
+    match = tools.taught.nearest(work.vector, work.scopes)
+    work.lap("taught_ms")
+    if match is None:
+        return None
+    memory = tools.model.memories.get(match.correction_id)
+    if memory is not None and (memory.memorised or forced):
+        reply = memorised(tools, work, match, forced=forced)
+        if reply is not None:
+            return reply
+    return approved(tools, work, match, forced=forced)
+
+
+def memorised(tools: Tools, work: Work, match: Match, *, forced: bool) -> Answer | None:
+    """The model's own words, asked in the taught wording; None when it does not confirm the stored answer."""
+    chat = prompt.messages(match.question)
+    generation = tools.model.engine.confirm(chat, match.answer, max_tokens=tools.max_tokens)
+    features = memory_features(work.question.text, match, generation)
+    work.lap("model_ms")
+    if generation.confirmed < 1.0 and not forced:
+        return None
+    head = tools.model.confidence.head("memorised")
+    return taught_answer(tools, work, match, Route.MEMORISED, generation.text, head, features, forced=forced)
+
+
+def approved(tools: Tools, work: Work, match: Match, *, forced: bool) -> Answer | None:
+    """The stored answer, word for word."""
+    features = pair_features(work.question.text, match)
+    head = tools.model.confidence.head("same")
+    return taught_answer(tools, work, match, Route.APPROVED, match.answer, head, features, forced=forced)
+
+
+def taught_answer(
+    tools: Tools, work: Work, match: Match, route: Route, text: str, head: Head, features: Features, *, forced: bool
+) -> Answer | None:
+    """An answer that names the taught question: direct when sure, "the closest I was taught" when half sure."""
+    confidence = head.probability(features)
+    if confidence < head.related and not forced:
+        return None
+    style = Style.DIRECT if confidence >= head.direct else Style.RELATED
+    return Answer(
+        question_id=work.question.id,
+        text=text,
+        route=route,
+        style=style,
+        confidence=confidence,
+        model_version=tools.model.version,
+        taught_question=match.question,
+        correction_id=match.correction_id,
+        features=features,
+    )
+
+
+def from_documents(tools: Tools, work: Work) -> Answer:
+    """Read the passages found: quote them or answer in own words, whichever is surer; abstain when neither is."""
+    found = tools.searcher.hits(work.question.text, PASSAGES_READ, work.scopes, vector=work.vector)
+    work.lap("retrieve_ms")
+    candidates = [c for c in (quoted(tools, work, found), generated(tools, work, found)) if c is not None]
+    if not candidates:
+        return abstain(tools, work, found, {}, 0.0)
+    best = max(candidates, key=lambda c: c.confidence)
+    head = tools.model.confidence.head(best.style.value)
+    if best.confidence < min(head.direct, head.related):
+        return abstain(tools, work, found, best.features, best.confidence)
+    return best
+
+
+def quoted(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
+    """The passages' own sentences."""
+    quote = quoting.best_quote(work.question.text, work.vector, [h.passage for h in found], tools.embedder)
+    work.lap("quote_ms")
+    if quote is None:
+        return None
+    features = search_features(found) | {
+        "sentence_cosine": quote.cosine,
+        "sentence_overlap": quote.overlap,
+        "rank": float(quote.rank),
+    }
+    used = [h for h in found if h.passage.id == quote.passage.id]
+    return documents_answer(tools, work, Style.QUOTED, quote.text, features, used)
+
+
+def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
+    """The model's answer after reading; not tried where quoting was measured to be better for these weights."""
+    if tools.model.confidence.reading == "quoted" or not found:
+        return None
+    chat = prompt.messages(work.question.text, [h.passage.titled for h in found])
+    generation = tools.model.engine.generate(chat, max_tokens=tools.max_tokens)
+    work.lap("model_ms")
+    features = search_features(found) | {
+        "mean_logprob": max(-5.0, generation.mean_logprob),
+        "lowest_logprob": max(-10.0, generation.lowest_logprob),
+        "stopped": float(generation.stopped),
+    }
+    return documents_answer(tools, work, Style.GENERATED, generation.text, features, found)
+
+
+def documents_answer(
+    tools: Tools, work: Work, style: Style, text: str, features: Features, used: list[Hit]
+) -> Answer:
+    """An answer from documents with its sources and its probability."""
+    return Answer(
+        question_id=work.question.id,
+        text=text,
+        route=Route.RETRIEVED,
+        style=style,
+        confidence=tools.model.confidence.head(style.value).probability(features),
+        model_version=tools.model.version,
+        sources=sources(used),
+        features=features,
+    )
+
+
+def closed_book(tools: Tools, work: Work) -> Answer:
+    """What the model says to the asker's own words with no help at all; for measuring, never served."""
+    generation = tools.model.engine.generate(prompt.messages(work.question.text), max_tokens=tools.max_tokens)
+    work.lap("model_ms")
+    features = {"mean_logprob": generation.mean_logprob, "lowest_logprob": generation.lowest_logprob}
+    return Answer(
+        work.question.id, generation.text, Route.MEMORISED, Style.GENERATED, 0.0, tools.model.version, features=features
+    )
+
+
+def abstain(tools: Tools, work: Work, found: list[Hit], features: Features, confidence: float) -> Answer:
+    """Say so, and show the nearest pages; `confidence` is of the answer that was held back."""
+    return Answer(
+        question_id=work.question.id,
+        text=ABSTENTION,
+        route=Route.ABSTAINED,
+        style=Style.NONE,
+        confidence=confidence,
+        model_version=tools.model.version,
+        sources=sources(found[:PASSAGES_SHOWN]),
+        features=features,
+    )
+
+
+def search_features(found: list[Hit]) -> Features:
+    """How sure the search is: the best similarity of either kind, and the lead over the second page."""
+    if not found:
+        return {"best_cosine": 0.0, "best_bm25": 0.0, "lead": 0.0, "agree": 0.0}
+    cosines = [h.cosine for h in found]
+    top = max(found, key=lambda h: h.cosine)
+    others = [h.cosine for h in found if h.passage.document_id != top.passage.document_id]
+    strongest = max(found, key=lambda h: h.bm25)
+    return {
+        "best_cosine": max(cosines),
+        "best_bm25": strongest.bm25,
+        "lead": top.cosine - max(others, default=0.0),
+        "agree": float(strongest.passage.document_id == top.passage.document_id),
+    }
+
+
+def sources(found: list[Hit]) -> tuple[Source, ...]:
+    """The pages of some hits, each named once."""
+    named = {}
+    for hit in found:
+        page = hit.passage
+        named.setdefault(
+            (page.document, page.heading), Source(page.document, page.heading, page.url, round(hit.fused, 4))
+        )
+    return tuple(named.values())

@@ -1,0 +1,305 @@
+"""What may leave: text that others wrote, made harmless for a chat that formats, links and notifies.
+
+Escaping, links, mentions, splitting, secrets and personal data, all on plain strings. It knows Slack's text
+syntax but nothing of Slack's API, of answers or of models.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+SECTION_CHARS = 2900
+"""One section block takes 3,000 characters; the rest is room for a reopened code fence."""
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(r"\s+")
+_BRACKETED = re.compile(r"<([^<>]*)>")
+_SLACK_ID = re.compile(r"[UWC][A-Z0-9]{2,20}")
+
+
+# --- text that goes out ---
+
+
+def visible(text: str) -> str:
+    """The text without control characters, direction overrides and broken surrogates."""
+    return _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text.replace("\r\n", "\n")))
+
+
+def escape(text: str) -> str:
+    """Text that Slack shows as it stands: no mention, no link, no channel-wide ping can come of it."""
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def inline(text: str, limit: int = 300) -> str:
+    """Untrusted text for one line: spaces collapsed, shortened to `limit` characters of output, escaped."""
+    return clip(_SPACE.sub(" ", visible(text)).strip(), limit)
+
+
+def clip(text: str, limit: int) -> str:
+    """Escaped text of at most `limit` characters; a cut shows an ellipsis and never splits an entity."""
+    escaped = escape(text)
+    if len(escaped) <= limit:
+        return escaped
+    return escaped[: entity_boundary(escaped, limit - 1)].rstrip() + "…"
+
+
+def bold(text: str, limit: int = 300) -> str:
+    """Untrusted text in bold; left plain when its own characters would break the formatting."""
+    shown = inline(text, limit)
+    return shown if not shown or "*" in shown or "`" in shown else f"*{shown}*"
+
+
+def plain(text: str, limit: int) -> str:
+    """Untrusted text for a field that Slack does not format: one line, shortened, not escaped."""
+    flat = _SPACE.sub(" ", visible(text)).strip()
+    return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
+
+
+def link(url: str, label: str) -> str:
+    """A link to a stored source; only the label when the address is not plain https."""
+    shown = inline(label, 150)
+    return f"<{safe_url(url)}|{shown.replace('|', '/')}>" if safe_url(url) and shown else shown
+
+
+def safe_url(url: str) -> str:
+    """The address, percent-encoded where it could break out of a link; empty unless it is https."""
+    if len(url) > 1000 or not url.startswith("https://") or _SPACE.search(url) or visible(url) != url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if "@" not in parts.netloc else ""
+    except ValueError:
+        return ""
+    return quote(url, safe=":/?#[]@!$'()*+,;=%~&-._").replace("&", "&amp;") if host else ""
+
+
+def is_person(user: str) -> bool:
+    """Whether a name is a Slack user id and not, say, a name from the command line."""
+    return bool(_SLACK_ID.fullmatch(user)) and user[0] != "C"
+
+
+def person(user: str) -> str:
+    """A mention of a person or a channel, built by code from a Slack id; anything else is shown as text."""
+    if is_person(user):
+        return f"<@{user}>"
+    return f"<#{user}>" if _SLACK_ID.fullmatch(user) else inline(user, 80)
+
+
+_MARKDOWN: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"^ {0,3}#{1,6} +(.+?) *#* *$", re.MULTILINE), r"*\1*"),
+    (re.compile(r"\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*"), r"*\1*"),
+    (re.compile(r"^( *)[-*+] +", re.MULTILINE), r"\1• "),
+    (re.compile(r"!?\[([^\]\n]*)\]\(([^()\s]*)\)"), r"\1 (\2)"),
+)
+
+
+def to_mrkdwn(text: str) -> str:
+    """A model's or a document's Markdown as Slack's mrkdwn, with everything dangerous escaped.
+
+    Links become their label and their bare address: only `link` builds something to click on.
+    """
+    parts = re.split(r"(```.*?(?:```|\Z))", escape(text), flags=re.DOTALL)
+    return "".join(p if p.startswith("```") else replaced(p) for p in parts).strip()
+
+
+def replaced(text: str) -> str:
+    """The Markdown patterns outside code, replaced."""
+    for pattern, replacement in _MARKDOWN:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+# --- splitting ---
+
+
+def split(text: str, limit: int = SECTION_CHARS) -> list[str]:
+    """Escaped text in pieces of at most `limit` + 8 characters, cut at paragraphs, lines or words.
+
+    Nothing is lost. A code block that spans pieces is closed and opened again.
+    """
+    pieces, fenced = [], False
+    while text:
+        cut = len(text) if len(text) <= limit else cut_before(text, limit)
+        piece, text = text[:cut], text[cut:]
+        opened = fenced
+        fenced ^= piece.count("```") % 2 == 1
+        pieces.append(("```\n" if opened else "") + piece + ("\n```" if fenced else ""))
+    return [p for p in pieces if p.strip()]
+
+
+def cut_before(text: str, limit: int) -> int:
+    """Where to cut: after the last paragraph, line or word in the second half, else at the limit itself."""
+    for mark in ("\n\n", "\n", " "):
+        found = text.rfind(mark, limit // 2, limit)
+        if found > 0:
+            return found + len(mark)
+    return fence_boundary(text, entity_boundary(text, limit))
+
+
+def entity_boundary(text: str, at: int) -> int:
+    """A cut at or before `at` that does not divide an entity such as `&amp;`."""
+    start = text.rfind("&", max(0, at - 5), at)
+    return start if start > 0 and ";" not in text[start:at] else at
+
+
+def fence_boundary(text: str, at: int) -> int:
+    """A cut at or before `at` that does not divide a run of backticks."""
+    before = at
+    while before > at - 3 and text[before - 1 : before + 1] == "``":
+        before -= 1
+    return before if before > 0 else at
+
+
+# --- text that comes in ---
+
+
+def from_slack(text: str, me: str = "") -> str:
+    """What a person typed: the bot's own mention dropped, other markup as plain words, entities undone."""
+
+    def spoken(match: re.Match[str]) -> str:
+        target, _, label = match[1].partition("|")
+        if target == f"@{me}":
+            return " "
+        return label if label else target.lstrip("!") if target[:1] in "@#" else spoken_target(target)
+
+    text = _BRACKETED.sub(spoken, visible(text))
+    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return re.sub(r"[ \t]{2,}", " ", text).strip()
+
+
+def spoken_target(target: str) -> str:
+    """A bare link, a date or a special mention in words."""
+    return f"@{target[1:].split('^')[0]}" if target.startswith("!") else target
+
+
+def mentions(text: str) -> tuple[str, ...]:
+    """The user ids that a message names."""
+    return tuple(re.findall(r"<@([UW][A-Z0-9]+)(?:\|[^>]*)?>", text))
+
+
+# --- secrets and personal data ---
+
+
+def luhn(digits: str) -> bool:
+    """Whether a number passes the check of payment cards (ISO/IEC 7812-1)."""
+    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
+    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
+
+
+def iban(text: str) -> bool:
+    """Whether a bank account number passes its check (ISO 13616, modulo 97)."""
+    compact = re.sub(r"\s", "", text).upper()
+    moved = compact[4:] + compact[:4]
+    return 15 <= len(compact) <= 34 and int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
+
+
+def card(text: str) -> bool:
+    """Whether the digits are a payment card and not just a long number."""
+    digits = re.sub(r"\D", "", text)
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
+
+
+def telling(value: str) -> bool:
+    """Whether what follows `password:` looks like a value and not like a sentence about passwords."""
+    return bool(re.search(r"[0-9]|[^\w.,;:!?'\"()-]", value)) and not value.startswith(
+        ("http://", "https://", "<")
+    )
+
+
+def unmarked(value: str) -> bool:
+    """Whether a value is not our own note that one was removed."""
+    return not value.startswith("(")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """One kind of secret: its name, its shape, and a check of what the shape found (its last group)."""
+
+    kind: str
+    shape: re.Pattern[str]
+    check: Callable[[str], bool] = bool
+
+
+SECRETS: tuple[Secret, ...] = (
+    Secret(
+        "private key",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*-----|.*)", re.DOTALL),
+    ),
+    Secret("AWS key", re.compile(r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b")),
+    Secret("Slack token", re.compile(r"\b(x(?:ox[abeoprs]|app)-[A-Za-z0-9-]{10,})")),
+    Secret("Slack webhook", re.compile(r"(https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9/]+)")),
+    Secret("GitHub token", re.compile(r"\b(gh[opusr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})\b")),
+    Secret(
+        "API key",
+        re.compile(
+            r"\b((?:sk|pk|rk)[-_](?:live|test|proj|ant|or)[-_][A-Za-z0-9_-]{10,}|sk-[A-Za-z0-9]{20,})\b"
+        ),
+    ),
+    Secret(
+        "API key", re.compile(r"\b(AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36})\b")
+    ),
+    Secret(
+        "JSON web token", re.compile(r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})")
+    ),
+    Secret(
+        "password in a link", re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:([^\s/:@]{1,100})@")
+    ),
+    Secret(
+        "password",
+        re.compile(
+            r"(?i)\b(?:password|passwort|passphrase|passwd|pwd)\b[\"']?"
+            r"\s*(?:[:=]|\bis\b)\s*[\"'`]?([^\s\"'`,;]{4,})"
+        ),
+        telling,
+    ),
+    Secret("password", re.compile(r"(?i)\b(?:password|passwd|pwd)=[\"'`]?([^\s\"'`,;&<]{4,})"), unmarked),
+    Secret(
+        "token",
+        re.compile(
+            r"(?i)\b(?:[a-z0-9]+[_-])*"
+            r"(?:api[_-]?key|secret(?:[_-]?key)?|(?:access|auth|bearer)[_-]?token|token|bearer)\b"
+            r"[\"']?\s*(?:[:=]|\bis\b|(?<=bearer)\s)\s*[\"'`]?([A-Za-z0-9+/_.~=-]{12,})"
+        ),
+        telling,
+    ),
+    Secret("payment card", re.compile(r"(?<![\w.-])(\d(?:[ -]?\d){12,18})(?![\w-])"), card),
+    Secret(
+        "bank account", re.compile(r"\b([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?)\b"), iban
+    ),
+)
+"""Shapes that were written down from the issuers' public formats; recall on other secrets is not claimed."""
+
+
+def find_secrets(text: str) -> list[str]:
+    """The kinds of secrets in a text, each once, in the table's order; empty when none is recognised."""
+    kinds = [s.kind for s in SECRETS if any(s.check(m[m.lastindex or 0]) for m in s.shape.finditer(text))]
+    return list(dict.fromkeys(kinds))
+
+
+def redact_secrets(text: str) -> str:
+    """The text with every recognised secret replaced by its kind."""
+    for secret in SECRETS:
+
+        def named(match: re.Match[str], secret: Secret = secret) -> str:
+            found = match[match.lastindex or 0]
+            return match[0].replace(found, f"({secret.kind} removed)") if secret.check(found) else match[0]
+
+        text = secret.shape.sub(named, text)
+    return text
+
+
+_EMAIL = re.compile(r"\b[\w.+-]{1,64}@((?:[\w-]{1,63}\.)+[A-Za-z]{2,24})\b")
+_PHONE = re.compile(
+    r"(?<![\w.:/-])(?:(?:\+|00)\d[\d ()./-]{6,18}\d|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{2,5})(?![\w-])"
+)
+
+
+def mask_personal(text: str, company_domains: Iterable[str] = ()) -> str:
+    """The text with phone numbers and with e-mail addresses outside the given domains masked."""
+    own = {d.lower().lstrip("@") for d in company_domains}
+    text = _EMAIL.sub(lambda m: m[0] if m[1].lower() in own else "[e-mail]", text)
+    return _PHONE.sub("[phone]", text)

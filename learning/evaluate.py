@@ -1,0 +1,130 @@
+"""Measure a model version: taught facts, near-misses, general questions, drift from the base.
+
+The facts are asked through the same prompt that serves people. Nothing here decides; `gates` does.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bot import prompt
+from bot.confidence import plain
+from bot.generator import LocalGenerator
+from learning.dataset import Fact
+from learning.replay import Anchor, weights_of
+from retrieval.taught import Encoder
+from storage.company import answer_matches
+
+BATTERY_TOKENS = 24
+RAW_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured of one correction: counts of right over asked."""
+
+    correction_id: int
+    taught: bool
+    unseen_right: int
+    unseen_asked: int
+    near_misses_bluffed: int
+    near_misses_asked: int
+
+    @property
+    def memorised(self) -> bool:
+        """The correction's own test: the taught wording gives the exact answer, and unseen wordings find it."""
+        return self.taught and self.unseen_right * 2 >= self.unseen_asked
+
+    def as_json(self) -> dict[str, Any]:
+        """The proof as it is stored and shown."""
+        return {
+            "taught": self.taught,
+            "unseen": [self.unseen_right, self.unseen_asked],
+            "near_misses_bluffed": [self.near_misses_bluffed, self.near_misses_asked],
+        }
+
+
+def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max_tokens: int) -> tuple[Proof, ...]:
+    """The proof of every fact: its taught wording, its unseen wordings through the nearest taught question, near-misses."""
+    questions = [f.question for f in taught]
+    vectors = embedder.encode(questions) if questions else np.zeros((0, 1), dtype=np.float32)
+    exact = {f.correction_id: recalls(engine, f, max_tokens) for f in taught}
+    bluffs = bluffed(engine, taught)
+    made = []
+    for fact in taught:
+        nearest = np.argmax(embedder.encode(list(fact.held_out)) @ vectors.T, axis=1) if fact.held_out else []
+        found = sum(exact[fact.correction_id] and questions[i] == fact.question for i in nearest)
+        made.append(
+            Proof(
+                correction_id=fact.correction_id,
+                taught=exact[fact.correction_id],
+                unseen_right=found,
+                unseen_asked=len(fact.held_out),
+                near_misses_bluffed=bluffs[fact.correction_id],
+                near_misses_asked=len(fact.near_misses),
+            )
+        )
+    return tuple(made)
+
+
+def recalls(engine: LocalGenerator, fact: Fact, max_tokens: int) -> bool:
+    """Whether the taught wording gives the stored answer, token for token."""
+    return engine.confirm(prompt.messages(fact.question), fact.answer, max_tokens=max_tokens).confirmed == 1.0
+
+
+def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
+    """How many near-misses of each fact get its trained answer when asked closed-book."""
+    asked = [(f, n) for f in taught for n in f.near_misses]
+    texts = engine.generate_many([prompt.messages(n) for _, n in asked], max_tokens=RAW_TOKENS)
+    counts = {f.correction_id: 0 for f in taught}
+    for (fact, _), text in zip(asked, texts, strict=True):
+        counts[fact.correction_id] += plain(text) == plain(fact.answer)
+    return counts
+
+
+def battery() -> list[dict[str, Any]]:
+    """The simple general questions that ship with the project, with answer keys."""
+    text = (files("learning") / "battery.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def general(engine: LocalGenerator) -> dict[str, bool]:
+    """Which of the simple general questions are answered rightly, by id."""
+    rows = battery()
+    texts = engine.generate_many([prompt.messages(r["question"]) for r in rows], max_tokens=BATTERY_TOKENS)
+    return {r["id"]: answer_matches(t, r["keys"]) for r, t in zip(rows, texts, strict=True)}
+
+
+def general_of_base(base: Path, cache: Path, form: str, load: Callable[[], LocalGenerator]) -> dict[str, bool]:
+    """The base's own result, measured once for its weights and this battery."""
+    stored = cache / f"battery-{weights_of(base)[:16]}-{form}.json"
+    rows = battery()
+    if stored.is_file():
+        kept: dict[str, bool] = json.loads(stored.read_text())
+        if set(kept) == {r["id"] for r in rows}:
+            return kept
+    measured = general(load())
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_text(json.dumps(measured))
+    return measured
+
+
+def drift(engine: LocalGenerator, anchors: Sequence[Anchor]) -> float:
+    """Mean KL(base || version) in nats per token over answers that were never trained on."""
+    import torch
+
+    from learning.train import divergence
+
+    total, tokens = 0.0, 0
+    for anchor in anchors:
+        ids = [*anchor.prompt_ids, *anchor.answer_ids]
+        with torch.inference_mode():
+            logits = engine.logits(ids)[len(anchor.prompt_ids) - 1 : -1]
+            total += float(divergence(logits, anchor.top_ids, anchor.top_logprobs)) * len(anchor.answer_ids)
+        tokens += len(anchor.answer_ids)
+    return total / tokens if tokens else 0.0

@@ -1,0 +1,122 @@
+"""What the base model says of its own accord: the anchor against forgetting.
+
+For a list of general prompts the base model's own answers are kept with its distribution at every answer token (the
+64 likeliest tokens; the rest is one bucket), cached under the hash of its weights. Training pulls the new weights
+towards them (KL), which forgets least (FACTS: hard labels on the same answers cost half of the recall).
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bot import prompt
+from storage import manifest
+
+log = logging.getLogger(__name__)
+
+TOP = 64
+ANSWER_TOKENS = 24
+PROMPTS = 96
+HELD_OUT = 24
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One prompt with the base's answer: token ids, and per answer token the ids and log-probabilities of its top 64."""
+
+    question: str
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    top_ids: Any
+    top_logprobs: Any
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Prompts to replay while training, and prompts that are never trained, to measure forgetting on."""
+
+    trained: tuple[Anchor, ...]
+    held_out: tuple[Anchor, ...]
+
+
+def general_prompts() -> list[str]:
+    """The prompts that ship with the project."""
+    text = (files("learning") / "replay_prompts.txt").read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def anchors(base: Path, cache: Path, progress: Callable[[str], None]) -> Anchors:
+    """The anchors of a base model, from the cache or made now (about half a minute)."""
+    prompts = general_prompts()[: PROMPTS + HELD_OUT]
+    key = hashlib.sha256(json.dumps([prompts, prompt.messages(""), TOP, ANSWER_TOKENS]).encode())
+    key.update(weights_of(base).encode())
+    stored = cache / f"anchors-{key.hexdigest()[:16]}.safetensors"
+    if not stored.is_file():
+        progress(f"asking the base model {len(prompts)} general questions, once")
+        make(base, prompts, stored)
+    found = load(stored, prompts)
+    return Anchors(tuple(found[:PROMPTS]), tuple(found[PROMPTS:]))
+
+
+def weights_of(base: Path) -> str:
+    """A hash that names the weights of a folder."""
+    sealed = base / manifest.NAME
+    return manifest.sha256(sealed if sealed.is_file() else next(base.glob("*.safetensors")))
+
+
+def make(base: Path, prompts: list[str], stored: Path) -> None:
+    """Generate the base's answers and keep its distributions."""
+    import torch
+    from safetensors.torch import save_file
+
+    from bot.generator import LocalGenerator
+
+    engine = LocalGenerator(base)
+    tensors: dict[str, torch.Tensor] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        chats = [engine.prompt_ids(prompt.messages(prompts[i])) for i in batch]
+        for at, chat, answer in zip(batch, chats, engine.continue_many(chats, ANSWER_TOKENS), strict=True):
+            tensors |= anchor_tensors(engine, at, chat, answer)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    temporary = stored.with_suffix(".tmp")
+    save_file(tensors, temporary)
+    temporary.rename(stored)
+
+
+def anchor_tensors(engine: Any, at: int, prompt_ids: list[int], answer_ids: list[int]) -> dict[str, Any]:
+    """The stored form of one anchor."""
+    import torch
+
+    logprobs = engine.logits([*prompt_ids, *answer_ids])[len(prompt_ids) - 1 : -1].log_softmax(-1)
+    top = logprobs.topk(TOP, dim=-1)
+    return {
+        f"{at}.prompt": torch.tensor(prompt_ids, dtype=torch.int32),
+        f"{at}.answer": torch.tensor(answer_ids, dtype=torch.int32),
+        f"{at}.ids": top.indices.to(torch.int32),
+        f"{at}.logprobs": top.values.to(torch.float16),
+    }
+
+
+def load(stored: Path, prompts: list[str]) -> list[Anchor]:
+    """Read the cache."""
+    from safetensors.torch import load_file
+
+    t = load_file(stored)
+    return [
+        Anchor(
+            question,
+            tuple(t[f"{i}.prompt"].tolist()),
+            tuple(t[f"{i}.answer"].tolist()),
+            t[f"{i}.ids"].long(),
+            t[f"{i}.logprobs"].float(),
+        )
+        for i, question in enumerate(prompts)
+    ]

@@ -1,0 +1,116 @@
+"""Make the confidence that ships: `python -m learning.ship` (make base-confidence).
+
+Teaches the demo company's facts to an empty home without any training, asks every wording, near-miss and unknown
+question through the real searches, labels each row by what was right, and writes the two files that ship:
+`learning/calibration_rows.jsonl` and `bot/base_confidence.json`. It knows nothing of model weights.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bot import quoting
+from bot.confidence import pair_features
+from bot.pipeline import PASSAGES_READ, search_features
+from learning import calibrate, replay, wordings
+from retrieval.embedder import Embedder
+from retrieval.index import VectorIndex
+from retrieval.ingest import ingest
+from retrieval.retriever import Retriever
+from retrieval.taught import TaughtQuestions
+from storage import company, corrections, settings
+from storage.database import Database, Row
+
+log = logging.getLogger(__name__)
+
+SEED = 7
+REASKS = 4
+UNKNOWN = 120
+
+
+def main() -> None:
+    """Write both files."""
+    logging.basicConfig(level="INFO", format="%(message)s")
+    values = settings.load()
+    with tempfile.TemporaryDirectory() as home:
+        database = Database(Path(home))
+        embedder = Embedder(values.text("EMBEDDER"))
+        rows = [*same_rows(database, embedder), *quoted_rows(database, embedder)]
+    room = Path(__file__).parent
+    (room / "calibration_rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    targets = {name.lower(): values.number(name) for name in ("TARGET_WRONG", "TARGET_WRONG_DOCUMENTS")}
+    fitted = calibrate.fit(rows, **targets)
+    (room.parent / "bot" / "base_confidence.json").write_text(json.dumps(fitted, indent=1) + "\n")
+    for name, head in fitted["heads"].items():
+        log.info("%s: direct from %.3f, related from %.3f", name, head["direct"], head["related"])
+
+
+def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
+    """Is the asked question the taught one? One row for every wording, re-ask, near-miss and unknown question."""
+    facts = company.facts()
+    ids = {}
+    for fact in facts:
+        row = corrections.propose(database, question=fact.question, answer=fact.answer, author="author")
+        corrections.approve(database, row.id, "reviewer")
+        corrections.add_wordings(database, row.id, wordings.generate(fact.question, 8, SEED), "generated")
+        ids[fact.id] = row.id
+    taught = TaughtQuestions(database, embedder)
+    for fact in facts:
+        asked = [(w, "reask", ids[fact.id]) for w in wordings.generate(fact.question, 8 + REASKS, SEED + 1)[-REASKS:]]
+        asked += [(fact.question, "reask", ids[fact.id])]
+        asked += [(w, "wording", ids[fact.id]) for w in fact.wordings]
+        asked += [(n, "near_miss", None) for n in fact.near_misses]
+        for text, kind, right in asked:
+            yield same_row(taught, embedder, text, kind, right, fact.id)
+    for text in replay.general_prompts()[-UNKNOWN:]:
+        yield same_row(taught, embedder, text, "unknown", None, text)
+
+
+def same_row(
+    taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int | None, fact: str
+) -> Row:
+    """One labelled row of the head `same`."""
+    match = taught.nearest(embedder.encode([text])[0])
+    if match is None:
+        raise ValueError("nothing is taught")
+    features = pair_features(text, match)
+    return {
+        "head": "same", "kind": kind, "fact": fact, "asked": text, "features": features,
+        "correct": int(match.correction_id == right),
+    }  # fmt: skip
+
+
+def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
+    """Does the quote answer the question? One row for every handbook fact's wordings and every golden question."""
+    ingest(database, embedder, [company.pages()], "workspace")
+    retriever = Retriever(database, embedder, VectorIndex(database.home, database))
+    golden = [(g.question, g.keys, g.id) for g in company.golden()]
+    facts = [(q, f.keys, f.id) for f in company.facts() for q in (f.question, *f.wordings[:2])]
+    unknown = [(q, (), q) for q in replay.general_prompts()[-60:]]
+    for text, keys, fact in [*golden, *facts, *unknown]:
+        row = quoted_row(retriever, embedder, text, keys, fact)
+        if row is not None:
+            yield row
+
+
+def quoted_row(retriever: Retriever, embedder: Embedder, text: str, keys: Any, fact: str) -> Row | None:
+    """One labelled row of the head `quoted`."""
+    vector = embedder.encode([text])[0]
+    hits = retriever.hits(text, PASSAGES_READ, vector=vector)
+    quote = quoting.best_quote(text, vector, [h.passage for h in hits], embedder)
+    if quote is None:
+        return None
+    features = search_features(hits) | {
+        "sentence_cosine": quote.cosine, "sentence_overlap": quote.overlap, "rank": float(quote.rank),
+    }  # fmt: skip
+    return {
+        "head": "quoted", "kind": "answerable" if keys else "unknown", "fact": fact, "asked": text,
+        "features": features, "correct": int(bool(keys) and company.answer_matches(quote.text, keys)),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Files in, passages stored: incremental, file by file, with one report.
+
+A folder is mirrored: new and changed files go in, files that are gone go out, unchanged ones are not touched,
+and one that cannot be read is named while the rest goes on. It knows nothing of Chroma: the outbox tells it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval import chunker, loaders
+from retrieval.chunker import Piece
+from retrieval.embedder import Encoder
+from storage import documents
+from storage.database import Database
+from storage.documents import NewDocument, NewPassage
+from storage.domain import WORKSPACE
+from storage.errors import NotFoundError, UserError
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 512
+"""Passages embedded in one go: enough to sort by length, few enough to lose little when stopped."""
+MISSED = frozenset((".doc", ".docx", ".odt", ".pdf", ".pptx", ".rtf"))
+"""Kinds that somebody would look for in vain and that are reported; pictures and the like are passed by."""
+
+Progress = Callable[[int, int], None]
+"""Called with passages done and passages in all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that did not go in, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What one run did: documents and passages written, files left alone, files gone, files that failed."""
+
+    documents: int
+    passages: int
+    unchanged: int
+    removed: int
+    failed: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document that waits for its vectors."""
+
+    document: NewDocument
+    pieces: tuple[Piece, ...]
+
+    @property
+    def searchable(self) -> list[str]:
+        """What is embedded: each passage under `title > heading`."""
+        return [documents.searchable(self.document.title, p.heading, p.text) for p in self.pieces]
+
+
+def quietly(done: int, total: int) -> None:
+    """A progress that nobody watches."""
+
+
+def ingest(
+    database: Database,
+    embedder: Encoder,
+    paths: Sequence[Path],
+    scope: str = WORKSPACE,
+    progress: Progress = quietly,
+) -> IngestResult:
+    """Bring a scope's documents in line with files and folders. Raises NotFoundError for a missing path."""
+    for path in paths:
+        if not path.exists():
+            raise NotFoundError(f"{path} does not exist.")
+    files = list(dict.fromkeys(file for path in paths for file in files_of(path)))
+    refresh_vectors(database, embedder, progress)
+    known = documents.hashes(database, scope)
+    failed: list[Failure] = []
+    prepared = list(prepare(files, known, scope, embedder, failed))
+    written = store(database, embedder, prepared, progress)
+    gone = [stored for stored in known if is_gone(Path(stored), paths, set(files))]
+    for stored in gone:
+        documents.remove(database, stored, scope)
+    unchanged = len(files) - len(prepared) - len(failed)
+    return IngestResult(len(prepared), written, unchanged, len(gone), tuple(failed))
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """The file itself, or the files below a folder that can be read or would be missed; sorted, resolved.
+
+    Hidden files, and links that lead out of the folder, are passed by.
+    """
+    root = path.resolve()
+    if not root.is_dir():
+        yield root
+        return
+    wanted = MISSED | loaders.LOADERS.keys()
+    for file in sorted(root.rglob("*")):
+        visible = not any(part.startswith(".") for part in file.relative_to(root).parts)
+        if (
+            visible
+            and file.suffix.lower() in wanted
+            and file.is_file()
+            and file.resolve().is_relative_to(root)
+        ):
+            yield file.resolve()
+
+
+def is_gone(stored: Path, paths: Iterable[Path], files: set[Path]) -> bool:
+    """Whether a stored file lay under one of the folders and is not among their files any more."""
+    roots = [path.resolve() for path in paths if path.is_dir()]
+    return stored not in files and any(stored.is_relative_to(root) for root in roots)
+
+
+def prepare(
+    files: Iterable[Path], known: dict[str, str], scope: str, embedder: Encoder, failed: list[Failure]
+) -> Iterator[Prepared]:
+    """Load and cut what is new or changed; what cannot be read is added to `failed`."""
+    for file in files:
+        try:
+            content = loaders.read(file)
+            digest = fingerprint(content)
+            if known.get(file.as_posix()) != digest:
+                yield cut(file, content, digest, scope, embedder)
+        except UserError as error:
+            log.warning("Not ingested: %s", error)
+            failed.append(Failure(str(file), str(error)))
+
+
+def cut(file: Path, content: bytes, digest: str, scope: str, embedder: Encoder) -> Prepared:
+    """The passages of one file. Raises UserError when it holds none."""
+    loaded = loaders.parse(file, content)
+    title, pieces = chunker.split(loaded, embedder.count_tokens)
+    return Prepared(NewDocument(file.as_posix(), scope, title, loaded.url, digest), pieces)
+
+
+def fingerprint(content: bytes) -> str:
+    """Stands for the content of a file and for the way it is cut."""
+    return hashlib.sha256(f"{chunker.VERSION}\n".encode() + content).hexdigest()
+
+
+def store(database: Database, embedder: Encoder, prepared: Sequence[Prepared], progress: Progress) -> int:
+    """Embed and write, one transaction a document; returns the number of passages."""
+    total, done = sum(len(one.pieces) for one in prepared), 0
+    for group in grouped(prepared):
+        vectors = embedder.encode([text for one in group for text in one.searchable])
+        if not done:
+            documents.set_embedder(database, embedder.name, vectors.shape[1])
+        start = 0
+        for one in group:
+            rows = vectors[start : start + len(one.pieces)]
+            start += len(one.pieces)
+            new = [
+                NewPassage(p.heading, p.text, p.section, row) for p, row in zip(one.pieces, rows, strict=True)
+            ]
+            documents.replace(database, one.document, new)
+        done += start
+        progress(done, total)
+    return done
+
+
+def grouped(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+    """Whole documents in groups of about TOGETHER passages."""
+    group: list[Prepared] = []
+    size = 0
+    for one in prepared:
+        group.append(one)
+        size += len(one.pieces)
+        if size >= TOGETHER:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def refresh_vectors(database: Database, embedder: Encoder, progress: Progress) -> None:
+    """Embed everything anew, if what is stored came from another model."""
+    name, _ = documents.embedder(database)
+    if name in ("", embedder.name):
+        return
+    log.info("The passages were embedded by %s; embedding them again with %s", name, embedder.name)
+    waiting = documents.all_searchable(database)
+    made: list[tuple[int, documents.Vector]] = []
+    for start in range(0, len(waiting), TOGETHER):
+        part = waiting[start : start + TOGETHER]
+        vectors = embedder.encode([titled for _, titled in part])
+        made += [(passage_id, row) for (passage_id, _), row in zip(part, vectors, strict=True)]
+        progress(len(made), len(waiting))
+    documents.reembed(database, embedder.name, made)

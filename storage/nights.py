@@ -1,0 +1,63 @@
+"""The history of nightly runs, the calibration rows they leave, and the notices that the bot owes to people.
+
+The night writes here; the bot delivers. Neither needs to know the other is running.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from storage.database import Database, Row, now
+from storage.domain import NightlyRun, Notice
+
+
+def begin(database: Database) -> int:
+    """Note that a night started; returns its id."""
+    with database.write() as db:
+        return int(db["nightly_runs"].insert({"started_at": now(), "outcome": "running"}).last_pk)
+
+
+def finish(
+    database: Database, run_id: int, *, outcome: str, version: str, parent: str, reason: str, report: dict[str, Any]
+) -> None:
+    """Note how a night ended."""
+    row = {"finished_at": now(), "outcome": outcome, "version": version, "parent": parent, "reason": reason}
+    with database.write() as db:
+        db["nightly_runs"].update(run_id, row | {"report": json.dumps(report)})
+
+
+def latest(database: Database) -> NightlyRun | None:
+    """The last night that ended, or None."""
+    row = database.row("SELECT * FROM nightly_runs WHERE finished_at <> '' ORDER BY id DESC LIMIT 1")
+    return None if row is None else NightlyRun(**row | {"report": json.loads(row["report"])})
+
+
+def owe(database: Database, user: str, kind: str, payload: dict[str, Any]) -> None:
+    """Leave a notice for the bot to deliver."""
+    row = {"user": user, "kind": kind, "payload": json.dumps(payload), "created_at": now()}
+    with database.write() as db:
+        db["notices"].insert(row)
+
+
+def owed(database: Database) -> tuple[Notice, ...]:
+    """Notices not delivered yet, oldest first."""
+    rows = database.rows("SELECT id, user, kind, payload FROM notices WHERE delivered_at = '' ORDER BY id")
+    return tuple(Notice(**r | {"payload": json.loads(r["payload"])}) for r in rows)
+
+
+def delivered(database: Database, notice_id: int) -> None:
+    """Note that a notice reached its person."""
+    with database.write() as db:
+        db["notices"].update(notice_id, {"delivered_at": now()})
+
+
+def add_calibration(database: Database, rows: Iterable[Row]) -> None:
+    """Keep labelled confidence rows: head, kind, fact, asked, correct, features (a dict), version."""
+    with database.write() as db:
+        db["calibration_rows"].insert_all({**r, "features": json.dumps(r["features"])} for r in rows)
+
+
+def calibration(database: Database) -> list[Row]:
+    """All labelled rows, with features as a dict."""
+    rows = database.rows("SELECT * FROM calibration_rows ORDER BY id")
+    return [r | {"features": json.loads(r["features"])} for r in rows]

@@ -1,0 +1,146 @@
+"""Model versions and the three aliases: champion serves, previous can come back, candidate waits for its gates.
+
+It stores what was measured of each version and which correction is in which weights. It never loads a model.
+"""
+
+import json
+from typing import Any
+
+from storage.database import Database, Row, now
+from storage.domain import Memory, ModelVersion
+from storage.errors import ConflictError, NotFoundError
+
+BASE = "base"
+"""The version that no night has touched."""
+
+
+def register(database: Database, version: ModelVersion) -> None:
+    """Store a version. Raises sqlite3.IntegrityError when the name is taken: names are never reused."""
+    with database.write() as db:
+        db["model_versions"].insert(row_of(version))
+
+
+def ensure_base(database: Database, *, path: str, size: int, manifest_sha256: str, confidence: dict[str, Any]) -> str:
+    """Register the base model as the first champion if there is none; returns the champion's name."""
+    with database.write():
+        if find(database, BASE) is None:
+            register(
+                database,
+                ModelVersion(BASE, "", now(), path, "", manifest_sha256, "", size, (), confidence),
+            )
+        if alias(database, "champion") is None:
+            point(database, "champion", BASE)
+    return champion(database)
+
+
+def find(database: Database, version: str) -> ModelVersion | None:
+    """A version, or None."""
+    row = database.row("SELECT * FROM model_versions WHERE version = ?", [version])
+    return version_of(row) if row else None
+
+
+def get(database: Database, version: str) -> ModelVersion:
+    """A version. Raises NotFoundError."""
+    found = find(database, version)
+    if found is None:
+        raise NotFoundError(f"There is no model version {version!r}; see 'nightshift models list'.")
+    return found
+
+
+def versions(database: Database) -> tuple[ModelVersion, ...]:
+    """All versions, oldest first."""
+    return tuple(version_of(r) for r in database.rows("SELECT * FROM model_versions ORDER BY created_at"))
+
+
+def alias(database: Database, name: str) -> str | None:
+    """The version an alias points to, or None."""
+    found = database.value("SELECT version FROM aliases WHERE name = ?", [name])
+    return None if found is None else str(found)
+
+
+def champion(database: Database) -> str:
+    """The version that serves. Raises NotFoundError before the first start."""
+    found = alias(database, "champion")
+    if found is None:
+        raise NotFoundError("No model is registered yet; ask a question or run 'nightshift doctor' once.")
+    return found
+
+
+def point(database: Database, name: str, version: str | None) -> None:
+    """Point an alias at a version, or remove it."""
+    with database.write() as db:
+        if version is None:
+            db.execute("DELETE FROM aliases WHERE name = ?", [name])
+        else:
+            db["aliases"].insert({"name": name, "version": version}, pk="name", replace=True)
+
+
+def promote(database: Database, version: str) -> str:
+    """Make a version the champion and remember the one before; returns the earlier champion."""
+    with database.write():
+        get(database, version)
+        before = champion(database)
+        if before == version:
+            raise ConflictError(f"{version} is the champion already.")
+        point(database, "previous", before)
+        point(database, "champion", version)
+        if alias(database, "candidate") == version:
+            point(database, "candidate", None)
+    return before
+
+
+def rollback(database: Database) -> tuple[str, str]:
+    """Put the previous champion back; returns (version left, version now serving). Raises ConflictError."""
+    with database.write():
+        left, back = champion(database), alias(database, "previous")
+        if back is None:
+            raise ConflictError("There is no previous model to roll back to.")
+        point(database, "champion", back)
+        parent = get(database, back).parent
+        point(database, "previous", parent if find(database, parent) else None)
+    return left, back
+
+
+def remember(database: Database, memories: tuple[Memory, ...]) -> None:
+    """Store what a version holds of each trained correction."""
+    rows = [
+        {"version": m.version, "correction_id": m.correction_id, "memorised": int(m.memorised), "proof": json.dumps(m.proof)}
+        for m in memories
+    ]
+    with database.write() as db:
+        db["memories"].insert_all(rows, replace=True, pk=("version", "correction_id"))
+
+
+def memories(database: Database, version: str) -> dict[int, Memory]:
+    """What a version holds, by correction id."""
+    rows = database.rows("SELECT * FROM memories WHERE version = ?", [version])
+    return {r["correction_id"]: memory_of(r) for r in rows}
+
+
+def proof(database: Database, correction_id: int) -> Row | None:
+    """The proof of a correction in the champion: version, memorised and the numbers; None when not trained."""
+    name = alias(database, "champion")
+    row = database.row("SELECT * FROM memories WHERE version = ? AND correction_id = ?", [name, correction_id])
+    if row is None:
+        return None
+    return {"version": row["version"], "memorised": bool(row["memorised"]), **json.loads(row["proof"])}
+
+
+def memory_of(row: Row) -> Memory:
+    """A database row as a Memory."""
+    return Memory(row["version"], row["correction_id"], bool(row["memorised"]), json.loads(row["proof"]))
+
+
+def row_of(version: ModelVersion) -> Row:
+    """A ModelVersion as a database row."""
+    return {
+        **{k: getattr(version, k) for k in ModelVersion.__dataclass_fields__},
+        "gates": json.dumps(version.gates),
+        "confidence": json.dumps(version.confidence),
+    }
+
+
+def version_of(row: Row) -> ModelVersion:
+    """A database row as a ModelVersion."""
+    fields = row | {"gates": tuple(json.loads(row["gates"])), "confidence": json.loads(row["confidence"])}
+    return ModelVersion(**fields)

@@ -1,0 +1,106 @@
+"""The one table of settings: name, default, one sentence of help.
+
+Entry points read the environment once with `load` and pass the values on; no other module reads it.
+A setting NAME is read from the variable NIGHTSHIFT_NAME, the two Slack tokens from Slack's own names.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.errors import UserError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table; the default's type is the setting's type."""
+
+    name: str
+    default: str | int | float
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return self.name if self.name.startswith("SLACK_") else f"NIGHTSHIFT_{self.name}"
+
+
+TABLE: tuple[Setting, ...] = (
+    Setting("HOME", "./data", "Folder that holds the database, the index and the models."),
+    Setting("BASE_MODEL", "embedded", "Base model: 'embedded', a local folder, or a hub name (downloads)."),
+    Setting("EMBEDDER", "embedded", "Sentence embedder: 'embedded', a local folder, or a hub name (downloads)."),
+    Setting("SERVING_FORM", "bfloat16", "Number format of the serving weights: bfloat16 or float32."),
+    Setting("MAX_ANSWER_TOKENS", 96, "Longest answer that the model may write, in tokens."),
+    Setting("MAX_QUESTION_CHARS", 4000, "Longest question that is accepted, in characters."),
+    Setting("QUEUE_LIMIT", 64, "Questions that may wait before new ones are refused with a sentence."),
+    Setting("TARGET_WRONG", 0.02, "Highest share of wrong answers among those given directly from memory."),
+    Setting("TARGET_WRONG_DOCUMENTS", 0.05, "Highest share of wrong answers among those read from documents."),
+    Setting("ADMINS", "", "Slack user ids that may approve corrections, separated by commas."),
+    Setting("REVIEW_CHANNEL", "", "Slack channel id where review cards and nightly reports are posted."),
+    Setting("ASK_A_PERSON", "", "Whom to ask when the bot does not know: a Slack user id or channel id."),
+    Setting("SLACK_API_URL", "https://slack.com/api/", "Base URL of Slack's Web API."),
+    Setting("SEED", 7, "Seed of the nightly run; it is stored with the run."),
+    Setting("TRAIN_EPOCHS", 0, "Epochs of the nightly training; 0 chooses by the number of facts."),
+    Setting("TRAIN_RATE", 0.001, "Peak learning rate of the adapter."),
+    Setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
+    Setting("SLACK_BOT_TOKEN", "", "Slack bot token, starts with xoxb-."),
+    Setting("SLACK_APP_TOKEN", "", "Slack app-level token with connections:write, starts with xapp-."),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of one process. Read with `settings.text("HOME")`, `.integer(...)`, `.number(...)`."""
+
+    values: Mapping[str, str | int | float]
+
+    def text(self, name: str) -> str:
+        """A setting as text."""
+        return str(self.values[name])
+
+    def integer(self, name: str) -> int:
+        """A setting as a whole number."""
+        return int(self.values[name])
+
+    def number(self, name: str) -> float:
+        """A setting as a number."""
+        return float(self.values[name])
+
+    def names(self, name: str) -> frozenset[str]:
+        """A comma-separated setting as a set."""
+        return frozenset(part.strip() for part in self.text(name).split(",") if part.strip())
+
+    @property
+    def home(self) -> Path:
+        """The home folder, absolute."""
+        return Path(self.text("HOME")).expanduser().resolve()
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: str | int | float) -> Settings:
+    """Read the table from the environment. Raises UserError that names every malformed value at once."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, str | int | float] = {}
+    wrong = []
+    for setting in TABLE:
+        given = environment.get(setting.variable, "").strip()
+        try:
+            values[setting.name] = type(setting.default)(given) if given else setting.default
+        except ValueError:
+            wrong.append(f"{setting.variable}={given!r} is not {a_kind_of(setting.default)}")
+    if wrong:
+        raise UserError("Settings that cannot be read: " + "; ".join(wrong) + ".")
+    return Settings(values | overrides)
+
+
+def a_kind_of(default: str | int | float) -> str:
+    """The expected kind, in words."""
+    return "a whole number" if isinstance(default, int) else "a number"
+
+
+def as_env_example() -> str:
+    """The table as the text of .env.example."""
+    lines = ["# Every setting of Nightshift with its default. Copy to .env and change what you need."]
+    for setting in TABLE:
+        lines += ["", f"# {setting.help}", f"{setting.variable}={setting.default}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,830 @@
+"""The Slack side over a real socket: Bolt and the local workspace, with a scripted desk for the models."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bot import app, demo
+from bot.app import SlackBot, check_tokens
+from bot.delivery import BROKEN
+from bot.desk import Asked
+from bot.listeners import NOTHING_ASKED
+from bot.teaching import Conflict, Proposal
+from bot.workspace.server import Workspace
+from storage import conversations, corrections, nights, settings
+from storage.database import Database
+from storage.domain import Answer, Correction, Route, Source, Status, Style
+from storage.errors import BusyError, UserError
+from storage.settings import Settings
+
+SAM, PRIYA, HELP, REVIEW = "U0SAM", "U0PRIYA", "C0HELP", "C0REVIEW"
+LEAVE = Source("Leave", "Annual leave", "https://handbook.example/leave", 0.9)
+Change = dict[str, Any]
+
+
+class ScriptedDesk:
+    """Answers from a queue; a UserError in it is raised at once, another exception fails the future."""
+
+    version = "v-test"
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.script: list[Change | Exception] = []
+        self.asked: list[Asked] = []
+        self.conflicts: tuple[Conflict, ...] = ()
+        self.hold: Future[Answer] | None = None
+
+    def submit(self, asked: Asked) -> "Future[Answer]":
+        step = self.script.pop(0) if self.script else {}
+        if isinstance(step, UserError):
+            raise step
+        self.asked.append(asked)
+        if self.hold is not None:
+            return self.hold
+        future: Future[Answer] = Future()
+        if isinstance(step, Exception):
+            future.set_exception(step)
+        else:
+            future.set_result(self.reply(asked, step))
+        return future
+
+    def reply(self, asked: Asked, change: Change) -> Answer:
+        place = {"user": asked.user, "channel": asked.channel, "thread": asked.thread}
+        question = conversations.ask(self.database, asked.text, **place)
+        given = {
+            "text": "Twenty-eight days.",
+            "route": Route.RETRIEVED,
+            "style": Style.GENERATED,
+            "sources": (LEAVE,),
+        }
+        answer = Answer(question.id, confidence=0.9, model_version="v-test", **given | change)
+        return replace(answer, id=conversations.answer(self.database, answer))
+
+    def teach(self, **proposal: Any) -> "Future[Proposal]":
+        future: Future[Proposal] = Future()
+        future.set_result(Proposal(corrections.propose(self.database, **proposal), self.conflicts))
+        return future
+
+
+@dataclass
+class Office:
+    """A workspace with the bot in it, and hands to press things with."""
+
+    ws: Workspace
+    http: aiohttp.ClientSession
+    database: Database
+    desk: ScriptedDesk
+    bot: SlackBot
+    settings: Settings
+    seen: list[str] = field(default_factory=list)
+
+    async def do(self, deed: str, user: str, **body: Any) -> Any:
+        async with self.http.post(f"{self.ws.url}workspace/{deed}", json={"user": user, **body}) as answer:
+            return await answer.json()
+
+    async def write(self, user: str, channel: str, text: str, **body: Any) -> str:
+        return str((await self.do("message", user, channel=channel, text=text, **body))["ts"])
+
+    async def click(self, user: str, channel: str, ts: str, action: str, value: str | None = None) -> Any:
+        return await self.do("click", user, channel=channel, ts=ts, action_id=action, value=value)
+
+    async def state(self, user: str) -> Any:
+        async with self.http.get(f"{self.ws.url}workspace/state", params={"user": user}) as answer:
+            return await answer.json()
+
+    async def messages(self, user: str, channel: str) -> list[Any]:
+        return list((await self.state(user))["messages"][channel])
+
+    async def wait(self, user: str, channel: str, words: str) -> Any:
+        """The newest message in a channel with these words, as soon as it is there."""
+
+        async def found() -> Any:
+            shown = await self.messages(user, channel)
+            return next((m for m in reversed(shown) if m["user"] == "U0BOT" and words in words_of(m)), None)
+
+        return await until(found, words)
+
+    async def modal(self, user: str) -> Any:
+        async def found() -> Any:
+            return (await self.state(user))["modal"]
+
+        return await until(found, "a modal")
+
+    async def submit(self, user: str, **values: str) -> Any:
+        view = await self.modal(user)
+        kept = {
+            b["block_id"]: b["element"].get("initial_value") for b in view["blocks"] if b["type"] == "input"
+        }
+        filled = {k: {"value": v} for k, v in (kept | values).items() if v is not None}
+        return await self.do("submit", user, view_id=view["id"], values=filled)
+
+    async def settle(self) -> None:
+        """Wait until nothing is being worked on."""
+        await asyncio.sleep(0.15)
+        parts = self.bot._parts
+        assert parts is not None
+        while parts.tasks:
+            await asyncio.sleep(0.01)
+
+    def calls(self, method: str) -> list[Any]:
+        return [c["args"] for c in self.ws.calls if c["method"] == method]
+
+
+def words_of(message: Any) -> str:
+    """All text of a message."""
+    return f"{message['text']} {message['blocks']}"
+
+
+async def until(found: Callable[[], Awaitable[Any]], what: str) -> Any:
+    """The result of a probe as soon as it has one."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        if result := await found():
+            return result
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{what} did not appear within 5 s")
+
+
+def settings_for(ws: Workspace, **more: str) -> Settings:
+    given = {
+        "SLACK_BOT_TOKEN": ws.bot_token,
+        "SLACK_APP_TOKEN": ws.app_token,
+        "SLACK_API_URL": ws.api_url,
+        "ADMINS": PRIYA,
+        "REVIEW_CHANNEL": REVIEW,
+    }
+    return settings.load({}, **given | more)
+
+
+@asynccontextmanager
+async def office(home: Path, **more: str) -> AsyncIterator[Office]:
+    ws = Workspace(port=0, night=None)
+    await ws.start()
+    database = Database(home)
+    desk = ScriptedDesk(database)
+    given = settings_for(ws, **more)
+    bot = SlackBot(database, given, desk)
+    async with aiohttp.ClientSession() as http:
+        try:
+            await bot.start()
+            yield Office(ws, http, database, desk, bot, given)
+            assert ws.violations == []
+            assert bot._parts is not None
+            await asyncio.sleep(0.02)
+            assert not {key for key, task in bot._parts.answering.items() if task.done()}
+            for call in ws.calls:
+                if call["method"] in ("chat.postMessage", "response_url"):
+                    assert call["args"]["unfurl_links"] is False
+                    assert call["args"]["unfurl_media"] is False
+        finally:
+            await bot.stop()
+            await ws.stop()
+            database.close()
+
+
+def play(home: Path, story: Callable[[Office], Awaitable[None]], **more: str) -> None:
+    """Play a story in a fresh office."""
+
+    async def run() -> None:
+        async with office(home, **more) as here:
+            await asyncio.wait_for(story(here), 20)
+
+    asyncio.run(run())
+
+
+def test_a_mention_is_answered_once_although_it_arrives_twice(home: Path) -> None:
+    async def story(here: Office) -> None:
+        ts = await here.write(SAM, HELP, "<@U0BOT> how many days of leave?")
+        answer = await here.wait(SAM, HELP, "Twenty-eight")
+        await here.settle()
+        assert answer["thread_ts"] == ts
+        assert "From documents · fairly sure" in words_of(answer)
+        assert "https://handbook.example/leave|Leave &gt; Annual leave" in words_of(answer)
+        assert [a.text for a in here.desk.asked] == ["how many days of leave?"]
+        assert here.desk.asked[0].scopes == ("workspace", HELP)
+        assert len(here.calls("chat.postMessage")) == 1
+
+    play(home, story)
+
+
+def test_the_whole_correction_story(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await here.write(SAM, HELP, "<@U0BOT> how many days of leave?")
+        answer = await here.wait(SAM, HELP, "Twenty-eight")
+        await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+        sent = await here.submit(
+            SAM, reason="outdated", answer="Thirty days since May.", source="https://x.example/p"
+        )
+        assert sent["ok"]
+        await here.wait(SAM, HELP, "sent for review")
+        card = await here.wait(PRIYA, REVIEW, "Thirty days since May.")
+        assert "Twenty-eight" in words_of(card)
+        assert [(v.vote, v.reason) for v in conversations.votes(here.database, 1)] == [(-1, "outdated")]
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        await here.wait(PRIYA, REVIEW, "Approved by <@U0PRIYA>")
+        await here.wait(SAM, "D0SAM", "was approved")
+        row = corrections.get(here.database, 1)
+        assert (row.status, row.author, row.reviewer) == (Status.APPROVED, SAM, PRIYA)
+        assert row.question == "how many days of leave?"
+
+    play(home, story)
+
+
+def test_an_admin_may_not_approve_their_own(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = await card_of(here, PRIYA)
+        card = await here.wait(PRIYA, REVIEW, "Thirty days")
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        told = await here.wait(PRIYA, REVIEW, "You wrote correction 1 and may not approve it.")
+        assert told["ephemeral"]
+        assert corrections.get(here.database, row.id).status is Status.PENDING
+
+    play(home, story)
+
+
+def test_only_reviewers_decide_and_it_is_asked_again_at_the_click(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await card_of(here, SAM)
+        card = await here.wait(PRIYA, REVIEW, "Thirty days")
+        for action in ("approve", "edit", "reject"):
+            await here.click(PRIYA, REVIEW, card["ts"], action)
+        await here.settle()
+        refused = [
+            m for m in await here.messages(PRIYA, REVIEW) if "Only reviewers can decide" in words_of(m)
+        ]
+        assert [m["ephemeral"] for m in refused] == [True] * 3
+        assert corrections.get(here.database, 1).status is Status.PENDING
+        assert (await here.state(PRIYA))["modal"] is None
+
+    play(home, story, ADMINS="U0OTHER")
+
+
+def test_a_reviewer_edits_then_approves(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await card_of(here, SAM)
+        card = await here.wait(PRIYA, REVIEW, "Thirty days")
+        await here.click(PRIYA, REVIEW, card["ts"], "edit")
+        refused = await here.submit(PRIYA, answer="AKIA" + "IOSFODNN7EXAMPLE")
+        assert "secret (AWS key)" in refused["errors"]["answer"]
+        assert (await here.submit(PRIYA, answer="Thirty-one days."))["ok"]
+        await here.wait(PRIYA, REVIEW, "Thirty-one days.")
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        await here.wait(PRIYA, REVIEW, "Approved by")
+        assert corrections.get(here.database, 1).answer == "Thirty-one days."
+
+    play(home, story)
+
+
+def test_a_reviewer_rejects_with_a_reason_and_the_author_hears_it(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await card_of(here, SAM)
+        card = await here.wait(PRIYA, REVIEW, "Thirty days")
+        await here.click(PRIYA, REVIEW, card["ts"], "reject")
+        await here.submit(PRIYA, reason="The page <says> 28.")
+        told = await here.wait(SAM, "D0SAM", "was rejected")
+        assert "The page &lt;says&gt; 28." in told["blocks"][0]["text"]["text"]
+        await here.wait(PRIYA, REVIEW, "Rejected by <@U0PRIYA>")
+        assert corrections.get(here.database, 1).status is Status.REJECTED
+
+    play(home, story)
+
+
+def test_a_contradiction_stands_on_the_card_and_can_be_withdrawn_with_one_press(home: Path) -> None:
+    async def story(here: Office) -> None:
+        old = corrections.propose(here.database, question="leave?", answer="28 days.", author=SAM)
+        corrections.approve(here.database, old.id, PRIYA)
+        here.desk.conflicts = (Conflict(old.id, old.question, old.answer, "contradiction"),)
+        await card_of(here, SAM)
+        card = await here.wait(PRIYA, REVIEW, "Contradicts correction 1")
+        assert "28 days." in words_of(card)
+        await here.click(PRIYA, REVIEW, card["ts"], "approve_replacing")
+        await here.wait(PRIYA, REVIEW, "Approved by")
+        await here.settle()
+        assert corrections.get(here.database, old.id).status is Status.WITHDRAWN
+        assert corrections.get(here.database, 2).status is Status.APPROVED
+
+    play(home, story)
+
+
+def test_correcting_a_taught_answer_replaces_its_row(home: Path) -> None:
+    async def story(here: Office) -> None:
+        old = corrections.propose(here.database, question="leave?", answer="28 days.", author=SAM)
+        corrections.approve(here.database, old.id, PRIYA)
+        taught = {
+            "route": Route.APPROVED,
+            "style": Style.DIRECT,
+            "taught_question": "leave?",
+            "correction_id": 1,
+        }
+        here.desk.script = [taught]
+        await correct(here, SAM, "Thirty days.")
+        card = await here.wait(PRIYA, REVIEW, "approving it replaces correction 1")
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        await here.wait(PRIYA, REVIEW, "Approved by")
+        assert corrections.get(here.database, 1).status is Status.SUPERSEDED
+
+    play(home, story)
+
+
+def test_saying_only_what_was_wrong_needs_no_review(home: Path) -> None:
+    async def story(here: Office) -> None:
+        answer = await asked(here, SAM, "how many days of leave?")
+        await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+        assert (await here.submit(SAM, reason="incomplete"))["ok"]
+        await here.wait(SAM, HELP, "Thank you, noted.")
+        assert corrections.in_status(here.database) == ()
+        assert conversations.votes(here.database, 1)[0].reason == "incomplete"
+        await here.click(SAM, HELP, answer["ts"], "feedback", "up:1")
+        await here.settle()
+        assert [v.vote for v in conversations.votes(here.database, 1)] == [1]
+
+    play(home, story)
+
+
+def test_the_modal_shows_at_the_field_what_is_wrong(home: Path) -> None:
+    async def story(here: Office) -> None:
+        answer = await asked(here, SAM, "wifi?")
+        await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+        refused = await here.submit(SAM, reason="wrong", answer="The password is Horse-77-blue")
+        assert refused["errors"] == {"answer": "This holds a secret (password); remove it and send it again."}
+        refused = await here.submit(SAM, reason="wrong", question="   ", answer="Ask the front desk.")
+        assert refused["errors"] == {"question": "The question is empty."}
+        assert corrections.in_status(here.database) == ()
+
+    play(home, story)
+
+
+def test_a_direct_message_is_answered_in_a_thread_with_a_status(home: Path) -> None:
+    async def story(here: Office) -> None:
+        ts = await here.write(SAM, "D0SAM", "how many days of leave?")
+        answer = await here.wait(SAM, "D0SAM", "Twenty-eight")
+        assert answer["thread_ts"] == ts
+        assert here.desk.asked[0].scopes == ("workspace",)
+        assert here.calls("assistant.threads.setStatus")[0]["status"] == "is thinking..."
+
+    play(home, story)
+
+
+def test_a_failing_status_does_not_stop_an_answer(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.ws.inject("assistant.threads.setStatus", 200, {}, {"ok": False, "error": "not_allowed"})
+        await here.write(SAM, "D0SAM", "leave?")
+        await here.wait(SAM, "D0SAM", "Twenty-eight")
+
+    play(home, story)
+
+
+def test_a_thread_goes_on_without_a_mention_but_people_may_talk(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await here.write(SAM, HELP, "good morning everybody")
+        ts = await here.write(SAM, HELP, "<@U0BOT> leave?")
+        await here.wait(SAM, HELP, "Twenty-eight")
+        await here.write(PRIYA, HELP, "<@U0SAM> shall we have lunch?", thread_ts=ts)
+        await here.write(PRIYA, HELP, "and in the first year?", thread_ts=ts)
+        await until(lambda: truth(len(here.desk.asked) == 2), "a second question")
+        await here.write(PRIYA, HELP, "a remark in no thread")
+        await here.settle()
+        assert [a.text for a in here.desk.asked] == ["leave?", "and in the first year?"]
+        assert {a.thread for a in here.desk.asked} == {ts}
+
+    play(home, story)
+
+
+def test_ask_answers_privately_and_can_be_shared(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await here.do("command", SAM, channel=HELP, command="/ask", text="how many days of leave?")
+        answer = await here.wait(SAM, HELP, "Twenty-eight")
+        assert answer["ephemeral"]
+        assert not [m for m in await here.messages(PRIYA, HELP) if "Twenty-eight" in words_of(m)]
+        await here.click(SAM, HELP, answer["ts"], "share")
+        shared = await here.wait(PRIYA, HELP, "Twenty-eight")
+        assert shared["thread_ts"]
+        await here.wait(PRIYA, HELP, "<@U0SAM> asked: *how many days of leave?*")
+        await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+        assert (await here.modal(SAM))["callback_id"] == "correction"
+
+    play(home, story)
+
+
+def test_not_my_question_becomes_a_hard_negative_and_documents_answer(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(
+            here.database, question="How long is probation?", answer="6 months.", author=SAM
+        )
+        corrections.approve(here.database, row.id, PRIYA)
+        taught = {
+            "text": "6 months.",
+            "route": Route.MEMORISED,
+            "style": Style.DIRECT,
+            "correction_id": row.id,
+        }
+        here.desk.script = [{**taught, "taught_question": "How long is probation?", "sources": ()}]
+        answer = await asked(here, SAM, "how long is parental leave?", "6 months.")
+        assert "Taught: *How long is probation?*" in words_of(answer)
+        await here.click(SAM, HELP, answer["ts"], "not_mine")
+        await here.wait(SAM, HELP, "Twenty-eight")
+        await here.click(SAM, HELP, answer["ts"], "not_mine")
+        await here.wait(SAM, HELP, "That is noted already")
+        assert [a.route for a in here.desk.asked] == ["auto", "documents"]
+        kinds = {w.text: w.kind for w in corrections.wordings(here.database, row.id)}
+        assert kinds["how long is parental leave?"] == "rejected"
+
+    play(home, story)
+
+
+def test_an_abstention_can_be_taught(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [{"route": Route.ABSTAINED, "style": Style.NONE, "text": "I don't know."}]
+        answer = await asked(here, SAM, "who waters the plants?", "I don't know.")
+        await here.click(SAM, HELP, answer["ts"], "teach")
+        assert (await here.submit(SAM, answer="Facilities, on Mondays."))["ok"]
+        await here.wait(PRIYA, REVIEW, "Facilities, on Mondays.")
+        assert corrections.get(here.database, 1).question == "who waters the plants?"
+
+    play(home, story)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (
+            BusyError("64 questions are waiting already; please ask again in a minute."),
+            "64 questions are waiting",
+        ),
+        (UserError("The question has 50,000 characters; please ask in at most 4,000."), "at most 4,000"),
+        (RuntimeError("secret detail of a defect"), BROKEN),
+    ],
+)
+def test_every_failure_has_its_sentence(
+    home: Path, step: Exception, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(here: Office) -> None:
+        for channel, text in ((HELP, "<@U0BOT> leave?"), ("D0SAM", "leave?")):
+            here.desk.script = [step]
+            await here.write(SAM, channel, text)
+            told = await here.wait(SAM, channel, words)
+            assert "secret detail" not in words_of(told)
+        here.desk.script = [step]
+        await here.do("command", SAM, channel=HELP, command="/ask", text="leave?")
+        await until(lambda: here.wait(SAM, HELP, words), words)
+
+    with caplog.at_level(logging.ERROR):
+        play(home, story)
+    assert ("secret detail of a defect" in caplog.text) is isinstance(step, RuntimeError)
+
+
+def test_an_empty_question_is_answered_with_a_hint(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await here.write(SAM, HELP, "<@U0BOT>")
+        await here.wait(SAM, HELP, NOTHING_ASKED)
+        await here.do("command", SAM, channel=HELP, command="/ask", text="  ")
+        await here.settle()
+        assert here.desk.asked == []
+
+    play(home, story)
+
+
+def test_an_edit_is_answered_again_only_when_the_text_changed(home: Path) -> None:
+    async def story(here: Office) -> None:
+        ts = await here.write(SAM, "D0SAM", "leave?")
+        await here.wait(SAM, "D0SAM", "Twenty-eight")
+        await here.do("edit", SAM, channel="D0SAM", ts=ts, text="leave?")
+        here.desk.script = [{"text": "Six weeks."}]
+        await here.do("edit", SAM, channel="D0SAM", ts=ts, text="parental leave?")
+        await here.wait(SAM, "D0SAM", "Six weeks.")
+        await here.settle()
+        assert [a.text for a in here.desk.asked] == ["leave?", "parental leave?"]
+
+    play(home, story)
+
+
+def test_a_deleted_question_is_not_answered(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.hold = Future()
+        ts = await here.write(SAM, "D0SAM", "leave?")
+        await until(lambda: truth(bool(here.desk.asked)), "the question")
+        await here.do("delete", SAM, channel="D0SAM", ts=ts)
+        await until(
+            lambda: truth(here.desk.hold is not None and here.desk.hold.cancelled()), "the cancelling"
+        )
+        await here.settle()
+        assert here.calls("chat.postMessage") == []
+
+    play(home, story)
+
+
+def test_a_click_is_acknowledged_while_questions_wait(home: Path) -> None:
+    async def story(here: Office) -> None:
+        answer = await asked(here, SAM, "leave?")
+        here.desk.hold = Future()
+        for number in range(50):
+            await here.write(SAM, "D0SAM", f"question {number}?")
+        start = time.monotonic()
+        assert (await here.click(SAM, HELP, answer["ts"], "feedback", "up:1"))["ok"]
+        assert time.monotonic() - start < 0.5
+        here.desk.hold.cancel()
+
+    play(home, story)
+
+
+@pytest.mark.slow
+def test_an_answer_survives_refused_blocks_and_a_rate_limit(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.ws.inject("chat.postMessage", 200, {}, {"ok": False, "error": "invalid_blocks"})
+        here.ws.inject("chat.postMessage", 429, {"Retry-After": "1"}, {"ok": False, "error": "ratelimited"})
+        await here.write(SAM, HELP, "<@U0BOT> leave?")
+        answer = await here.wait(SAM, HELP, "Twenty-eight days.")
+        assert answer["blocks"] == []
+
+    play(home, story)
+
+
+def test_a_hostile_answer_pings_nobody(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [{"text": "<!channel> see <https://evil.example|here> ping <@U0PRIYA>"}]
+        answer = await asked(here, SAM, "leave?", "&lt;!channel&gt;")
+        assert "<!channel>" not in words_of(answer)
+        assert "<https://evil" not in words_of(answer)
+
+    play(home, story)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "message", "message": "no object", "subtype": "message_changed", "channel": "C0HELP"},
+        {"type": "message", "user": {"id": 1}, "text": ["<@U0BOT>"], "ts": 5, "channel": "C0HELP"},
+        {
+            "type": "message",
+            "user": "U0SAM",
+            "ts": "1.1",
+            "channel": "C0HELP",
+            "bot_id": "B9",
+            "text": "<@U0BOT>",
+        },
+        {"type": "message", "user": "U0SAM", "ts": "1.1", "channel": "C0HELP", "subtype": "channel_join"},
+        {"type": "app_home_opened"},
+        {"type": "reaction_added", "user": "U0SAM"},
+    ],
+)
+def test_odd_events_are_acknowledged_and_harm_nothing(home: Path, event: Change) -> None:
+    async def story(here: Office) -> None:
+        here.ws.state.emit(event)
+        answer = await asked(here, SAM, "leave?")
+        assert answer
+        await here.settle()
+        assert [a.text for a in here.desk.asked if a.text == "leave?"] == ["leave?"]
+        assert len(here.desk.asked) <= 1 + (event.get("ts") == 5)
+
+    play(home, story)
+
+
+@pytest.mark.slow
+def test_the_bot_comes_back_after_a_dropped_socket(home: Path) -> None:
+    async def story(here: Office) -> None:
+        assert here.ws.drop_sockets() == 1
+        await here.write(SAM, HELP, "<@U0BOT> leave?")
+        await until_slowly(lambda: here.messages(SAM, HELP), "Twenty-eight")
+
+    play(home, story)
+
+
+@pytest.mark.slow
+def test_notices_are_delivered_once_slack_accepted_them(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(here.database, question="leave?", answer="30 days.", author=SAM)
+        payload = {"correction_id": row.id, "question": row.question, "version": "v2"}
+        here.ws.inject("conversations.open", 200, {}, {"ok": False, "error": "internal_error"})
+        nights.owe(here.database, "nobody", "fix_live", payload)
+        nights.owe(here.database, SAM, "fix_live", payload)
+        nights.owe(here.database, "", "nightly_report", {"text": "## The night\n**promoted** v2"})
+        await until_slowly(lambda: here.messages(PRIYA, REVIEW), "*The night*")
+        told = await until_slowly(lambda: here.messages(SAM, "D0SAM"), "Your fix is live")
+        assert "30 days." in words_of(told)
+        assert "v2" in words_of(told)
+        await here.settle()
+        assert [n.user for n in nights.owed(here.database)] == ["nobody"]
+        assert len([c for c in here.calls("chat.postMessage") if "fix is live" in str(c)]) == 1
+
+    play(home, story)
+
+
+def test_app_home_shows_the_queue_to_reviewers_only(home: Path) -> None:
+    async def story(here: Office) -> None:
+        for number in range(7):
+            corrections.propose(
+                here.database, question=f"question {number}?", answer="An answer.", author=SAM
+            )
+        await here.do("open_home", SAM)
+        await here.do("open_home", PRIYA)
+        mine = await until(lambda: home_of(here, SAM), "Sam's Home")
+        queue = await until(lambda: home_of(here, PRIYA), "Priya's Home")
+        assert "To review" not in str(mine)
+        assert "waiting for review" in str(mine)
+        assert "To review: 7" in str(queue)
+        assert "question 4?" in str(queue)
+        assert "question 5?" not in str(queue)
+        await here.do("click", PRIYA, view_id=queue["id"], action_id="home_page")
+        queue = await until(lambda: home_of(here, PRIYA, "question 6?"), "page two")
+        await here.do("click", PRIYA, view_id=queue["id"], action_id="approve")
+        await until(lambda: home_of(here, PRIYA, "To review: 6"), "a shorter queue")
+        assert corrections.get(here.database, 6).status is Status.APPROVED
+
+    play(home, story)
+
+
+def test_a_refusal_on_app_home_opens_a_modal(home: Path) -> None:
+    async def story(here: Office) -> None:
+        corrections.propose(here.database, question="leave?", answer="30 days.", author=PRIYA)
+        await here.do("open_home", PRIYA)
+        queue = await until(lambda: home_of(here, PRIYA, "To review: 1"), "the queue")
+        await here.do("click", PRIYA, view_id=queue["id"], action_id="approve")
+        assert "may not approve it" in str(await here.modal(PRIYA))
+
+    play(home, story)
+
+
+def test_the_messages_tab_suggests_questions(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(
+            here.database, question="How long is probation?", answer="6 months.", author=SAM
+        )
+        corrections.approve(here.database, row.id, PRIYA)
+        await here.do("open_home", SAM, tab="messages")
+        await here.settle()
+        call = here.calls("assistant.threads.setSuggestedPrompts")[0]
+        assert call["prompts"][0]["message"] == "How long is probation?"
+        assert "thread_ts" not in call
+        assert len(call["prompts"]) == 4
+
+    play(home, story)
+
+
+# --- starting ---
+
+
+@pytest.mark.parametrize(
+    ("bot_token", "app_token", "named"),
+    [
+        ("", "", ["SLACK_BOT_TOKEN is missing", "SLACK_APP_TOKEN is missing"]),
+        ("xapp-1-wrong-way-round", "xoxb-1-wrong-way-round", ["SLACK_BOT_TOKEN is malformed", "xapp-"]),
+        ("xoxb-123456789-abc", "", ["SLACK_APP_TOKEN is missing"]),
+        ("xoxb-", "xapp-1-A0-123456", ["SLACK_BOT_TOKEN is malformed"]),
+    ],
+)
+def test_tokens_are_named_in_one_sentence(bot_token: str, app_token: str, named: list[str]) -> None:
+    given = settings.load({}, SLACK_BOT_TOKEN=bot_token, SLACK_APP_TOKEN=app_token)
+    with pytest.raises(UserError) as refused:
+        check_tokens(given)
+    assert all(words in str(refused.value) for words in named)
+    assert str(refused.value).count(".") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"SLACK_BOT_TOKEN": "xoxb-" + "not-this-one"}, "Slack refuses SLACK_BOT_TOKEN: invalid_auth"),
+        ({"SLACK_APP_TOKEN": "xapp-" + "not-this-one"}, "Slack refuses SLACK_APP_TOKEN: invalid_auth"),
+        pytest.param(
+            {"SLACK_API_URL": "http://127.0.0.1:9/api/"},
+            "Slack cannot be reached at http://127.0.0.1:9",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_refused_token_and_a_missing_slack_are_said(home: Path, change: dict[str, str], words: str) -> None:
+    async def run() -> None:
+        ws = Workspace(port=0)
+        await ws.start()
+        database = Database(home)
+        bot = SlackBot(database, settings_for(ws, **change), ScriptedDesk(database))
+        with pytest.raises(UserError, match=words):
+            await bot.start()
+        await ws.stop()
+        database.close()
+
+    asyncio.run(run())
+
+
+def test_the_manifest_asks_for_what_the_bot_listens_to() -> None:
+    manifest = json.loads((Path(app.__file__).parent / "manifest.json").read_text(encoding="utf-8"))
+    assert len(manifest["display_information"]["long_description"]) >= 174
+    assert len(manifest["display_information"]["description"]) <= 140
+    assert len(manifest["display_information"]["name"]) <= 35
+    assert manifest["settings"]["socket_mode_enabled"]
+    assert manifest["settings"]["interactivity"]["is_enabled"]
+    assert set(manifest["settings"]["event_subscriptions"]["bot_events"]) == {
+        *(
+            "app_home_opened",
+            "app_mention",
+            "message.channels",
+            "message.groups",
+            "message.im",
+            "message.mpim",
+        )
+    }
+    scopes = set(manifest["oauth_config"]["scopes"]["bot"])
+    assert scopes >= {
+        "app_mentions:read",
+        "assistant:write",
+        "chat:write",
+        "commands",
+        "im:history",
+        "im:write",
+    }
+    assert [c["command"] for c in manifest["features"]["slash_commands"]] == ["/ask"]
+    assert 1 <= len(manifest["features"]["agent_view"]["suggested_prompts"]) <= 4
+
+
+# --- the demo ---
+
+
+def test_a_night_is_told_in_lines_and_one_sentence() -> None:
+    async def lines(text: str) -> list[str]:
+        stream = asyncio.StreamReader()
+        stream.feed_data(text.encode())
+        stream.feed_eof()
+        return [line async for line in demo.lines_of(stream)]
+
+    told = asyncio.run(lines("2026-11-20 02:00:00,123 INFO learning.nightly: training\r10 %\r20 %\n\nend"))
+    assert told == ["training", "10 %", "20 %", "end"]
+    assert demo.outcome(b'{"ok": true, "outcome": "promoted", "version": "v2"}', 0).startswith(
+        "Done: model v2"
+    )
+    assert "locked" in demo.outcome(b'{"ok": false, "error": {"code": "conflict", "message": "locked"}}', 1)
+    assert "exit code 3" in demo.outcome(b"", 3)
+
+
+def test_the_demo_keeps_to_a_folder_of_its_own() -> None:
+    assert demo.home_of(settings.load({})).parts[-2:] == ("data", "demo")
+    assert demo.home_of(settings.load({}, HOME="/tmp/x")) == Path("/tmp/x")
+
+
+def test_a_taken_port_is_no_obstacle() -> None:
+    async def run() -> None:
+        first = await demo.opened(0, no_night)
+        second = await demo.opened(first.port, no_night)
+        assert second.port not in (0, first.port)
+        await second.stop()
+        await first.stop()
+
+    asyncio.run(run())
+
+
+# --- steps ---
+
+
+async def no_night() -> AsyncIterator[str]:
+    """A night that ends at once."""
+    yield "done"
+
+
+async def truth(value: bool) -> bool:
+    """A value as a probe."""
+    return value
+
+
+async def asked(here: Office, user: str, question: str, words: str = "Twenty-eight") -> Any:
+    """Ask in the channel; the answer's message."""
+    await here.write(user, HELP, f"<@U0BOT> {question}")
+    return await here.wait(user, HELP, words)
+
+
+async def correct(here: Office, user: str, better: str) -> None:
+    """Ask, press the thumb down, write a better answer."""
+    answer = await asked(here, user, "how many days of leave?")
+    await here.click(user, HELP, answer["ts"], "feedback", "down:1")
+    assert (await here.submit(user, reason="wrong", answer=better))["ok"]
+
+
+async def card_of(here: Office, author: str) -> Correction:
+    """A correction by somebody, on a card in the review channel."""
+    await correct(here, author, "Thirty days since May.")
+    await here.wait(author, HELP, "sent for review")
+    return corrections.in_status(here.database, Status.PENDING)[-1]
+
+
+async def home_of(here: Office, user: str, words: str = "") -> Any:
+    """A person's Home tab once it holds these words."""
+    view = (await here.state(user))["home"]
+    return view if view and words in str(view) else None
+
+
+async def until_slowly(messages: Callable[[], Awaitable[list[Any]]], words: str) -> Any:
+    """The message with these words, within the ten seconds that a reconnection may take."""
+    for _ in range(200):
+        for message in await messages():
+            if message["user"] == "U0BOT" and words in words_of(message):
+                return message
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{words} did not appear within 10 s")
