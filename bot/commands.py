@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from storage.cli import Context, batch_options, emit, json_option, run_batch
+from storage.cli import Context, batch_options, check_batch, check_scope, emit, json_option, run_batch
 from storage.database import Database
 from storage.domain import WORKSPACE, Answer
 from storage.errors import UserError
@@ -28,7 +28,9 @@ ROUTES = ("auto", "memory", "raw", "documents")
 @click.argument("question", required=False)
 @click.option("--user", default="cli", show_default=True, help="Who asks.")
 @click.option("--channel", default="", help="Channel id whose private documents may be used.")
-@click.option("--route", type=click.Choice(ROUTES), default="auto", show_default=True, help="Force a route, to measure.")
+@click.option(
+    "--route", type=click.Choice(ROUTES), default="auto", show_default=True, help="Force a route, to measure."
+)
 @batch_options
 @json_option
 @click.pass_obj
@@ -45,6 +47,7 @@ def ask(
     """Answer one QUESTION, or every line of a --batch."""
     from bot.desk import check
 
+    check_batch(batch, out)
     if batch is None:
         check(question or "", context.settings.integer("MAX_QUESTION_CHARS"))
     given = {"user": user, "channel": channel, "route": route}
@@ -67,6 +70,8 @@ def reply_to(context: Context, database: Database, tools: "Tools", row: dict[str
 
     text = str(row.get("question") or "")
     check(text, context.settings.integer("MAX_QUESTION_CHARS"))
+    if row["route"] not in ROUTES:
+        raise UserError(f"There is no route {row['route']!r}; there are {', '.join(ROUTES)}.")
     channel = str(row.get("channel") or "")
     scopes = (WORKSPACE, channel) if channel else (WORKSPACE,)
     asked = Asked(text, str(row["user"]), channel, scopes=scopes, route=str(row["route"]))
@@ -139,6 +144,7 @@ def correct(
     as_json: bool,
 ) -> None:
     """Propose a correction; another person must approve it."""
+    check_batch(batch, out)
     database = context.database()
     embed = load_embedder(context)
     given = {"source": source, "scope": scope, "supersedes": supersedes}
@@ -165,18 +171,30 @@ def propose(database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal
     """Propose the correction of one input row."""
     from bot import teaching
 
-    texts = {name: str(row.get(name) or "") for name in ("question", "answer", "author", "source")}
     for name in ("question", "answer", "author"):
-        if not texts[name].strip():
+        if not str(row.get(name) or "").strip():
             raise UserError(f"A correction needs --{name}.")
-    supersedes = row.get("supersedes")
+    scope = str(row.get("scope") or WORKSPACE)
+    check_scope(scope)
     return teaching.propose(
         database,
         embedder,
-        **texts,
-        scope=str(row.get("scope") or WORKSPACE),
-        supersedes=None if supersedes is None else int(supersedes),
+        question=str(row["question"]),
+        answer=str(row["answer"]),
+        author=str(row["author"]),
+        source=str(row.get("source") or ""),
+        scope=scope,
+        supersedes=an_id(row.get("supersedes")),
     )
+
+
+def an_id(given: Any) -> int | None:
+    """The id of a correction, or None. Raises UserError for what is no whole number."""
+    if given is None or isinstance(given, int):
+        return given
+    if isinstance(given, str) and given.isdecimal():
+        return int(given)
+    raise UserError(f"{given!r} is no correction id; give a whole number.")
 
 
 def proposal_json(proposal: "Proposal") -> dict[str, Any]:

@@ -19,12 +19,19 @@ from retrieval.taught import Match
 Features = dict[str, float]
 
 STOP = frozenset(
-    "a an the is are was were be been am do does did can could should would will shall may might must i we you he she "
-    "it they my our your his her its their me us him them this that these those of to in on at for from by with as and "
-    "or but if then so than there here what which who whom whose when where why how much many any some no not please "
-    "hi hey hello thanks thx anyone anybody know tell say get got have has had need want just about into out up down".split()
+    """
+    a an the is are was were be been am do does did can could should would will shall may might must i we you he
+    she it they my our your his her its their me us him them this that these those of to in on at for from by with
+    as and or but if then so than there here what which who whom whose when where why how much many any some no
+    not please hi hey hello thanks thx anyone anybody know tell say get got have has had need want just about into
+    out up down
+    """.split()  # noqa: SIM905  (a paragraph of words reads better than forty lines)
 )
-NEGATIONS = frozenset("not no never without cannot can't don't doesn't isn't aren't won't didn't wasn't shouldn't".split())
+NEGATIONS = frozenset(
+    """
+    not no never without cannot can't don't doesn't isn't aren't won't didn't wasn't shouldn't
+    """.split()  # noqa: SIM905  (a paragraph of words reads better than forty lines)
+)
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:[.,:]\d+)*|[a-z]+-?\d[\w-]*", re.IGNORECASE)
 CODE = re.compile(r"\b[a-z]{1,6}-\d+\b|\b\d[\d.,:]*\b", re.IGNORECASE)
 
@@ -70,8 +77,21 @@ NEVER = Head((), (), (), (), -30.0, 1.01, 1.01)
 
 def from_json(stored: Mapping[str, Any]) -> Confidence:
     """The confidence stored on a ModelVersion."""
-    heads = {name: Head(**{k: tuple(v) if isinstance(v, list) else v for k, v in h.items()}) for name, h in stored["heads"].items()}
+    heads = {name: head_of(told) for name, told in stored["heads"].items()}
     return Confidence(heads, str(stored.get("reading", "quoted")))
+
+
+def head_of(told: Mapping[str, Any]) -> Head:
+    """One stored head."""
+    return Head(
+        features=tuple(told["features"]),
+        mean=tuple(told["mean"]),
+        scale=tuple(told["scale"]),
+        weight=tuple(told["weight"]),
+        intercept=told["intercept"],
+        direct=told["direct"],
+        related=told["related"],
+    )
 
 
 def shipped() -> dict[str, Any]:

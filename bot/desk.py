@@ -65,6 +65,7 @@ class Desk:
     def start(self) -> str:
         """Load the models and begin to answer; returns the version that serves."""
         self._tools, self._index = open_tools(self._database, self._settings, own_index=True)
+        self._tools.embedder.encode(["The first call loads the embedder, so that the first asker need not wait."])
         self._thread.start()
         return self.version
 
@@ -92,6 +93,7 @@ class Desk:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=60)
+        self._refuse_the_rest()
         if self._index is not None:
             self._index.close()
 
@@ -126,6 +128,15 @@ class Desk:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
+
+    def _refuse_the_rest(self) -> None:
+        while True:
+            try:
+                _, future = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            if future.set_running_or_notify_cancel():
+                future.set_exception(BusyError("The bot is stopping; please ask again in a minute."))
 
     def _drain_index(self) -> None:
         try:

@@ -5,12 +5,9 @@ logits. It knows nothing of routes, thresholds or databases; prompts come from `
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
@@ -21,8 +18,9 @@ from bot.prompt import Message
 from storage.errors import IntegrityError
 
 log = logging.getLogger(__name__)
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
+quiet: Any = transformers.utils.logging
+quiet.set_verbosity_error()
+quiet.disable_progress_bar()
 
 
 class LocalGenerator:
@@ -33,9 +31,7 @@ class LocalGenerator:
         self.folder = folder
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = load_model(folder, form)
-        self.eos = int(self.tokenizer.convert_tokens_to_ids("<|im_end|>"))
-        if self.eos is None or self.eos < 0 or self.eos == self.tokenizer.unk_token_id:
-            self.eos = int(self.tokenizer.eos_token_id)
+        self.eos = int(self.tokenizer.eos_token_id)
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
         """Greedy text for a chat, at most `max_tokens` tokens."""
@@ -47,7 +43,11 @@ class LocalGenerator:
         texts = [""] * len(chats)
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            for at, tokens in zip(chosen, self.continue_many([self.prompt_ids(chats[i]) for i in chosen], max_tokens), strict=True):
+            for at, tokens in zip(
+                chosen,
+                self.continue_many([self.prompt_ids(chats[i]) for i in chosen], max_tokens),
+                strict=True,
+            ):
                 texts[at] = self._text(tokens)
         return texts
 
@@ -87,7 +87,12 @@ class LocalGenerator:
         return Generation(rest.text, rest.logprobs, rest.margins, rest.stopped, share)
 
     def _continue(
-        self, prompt: list[int], written: list[int], logprobs: list[float], margins: list[float], max_tokens: int
+        self,
+        prompt: list[int],
+        written: list[int],
+        logprobs: list[float],
+        margins: list[float],
+        max_tokens: int,
     ) -> Generation:
         """Decode greedily behind `prompt` and the tokens written so far."""
         room = max_tokens - len(written)
@@ -129,16 +134,17 @@ class LocalGenerator:
 def load_model(folder: Path, form: str) -> Any:
     """The model of a folder, ready to answer. Raises IntegrityError when a weight is not finite."""
     dtype = getattr(torch, form)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    ).eval()
+    )
+    model.eval()
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise IntegrityError(f"{folder.name} holds weights that are not finite numbers.")
     return model
 
 
 def scores(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Log-probability of each token and the margin of the best logit over the second; logits is [tokens, vocabulary]."""
+    """Log-probability of each token and the best logit's margin over the second; logits is [tokens, vocabulary]."""
     if not len(tokens):
         return (), ()
     chosen = logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]

@@ -134,8 +134,9 @@ def said_in(event: Body, me: str) -> Said | None:
         edited = str((told.get("edited") or {}).get("ts") or event.get("ts") or "")
     elif event.get("edited"):
         edited = str(event["edited"].get("ts") or "")
-    user, ts, channel = told.get("user"), told.get("ts"), event.get("channel")
-    if told.get("subtype") not in SPOKEN or told.get("bot_id") or not (user and ts and channel) or user == me:
+    user, ts, channel, text = told.get("user"), told.get("ts"), event.get("channel"), told.get("text") or ""
+    complete = all(isinstance(part, str) for part in (user, ts, channel, text))
+    if told.get("subtype") not in SPOKEN or told.get("bot_id") or not complete or user in ("", me):
         return None
     return Said(
         user=str(user),
@@ -143,7 +144,7 @@ def said_in(event: Body, me: str) -> Said | None:
         kind=str(event.get("channel_type") or ""),
         ts=str(ts),
         thread=str(told.get("thread_ts") or ""),
-        text=str(told.get("text") or ""),
+        text=text,
         edited=edited,
         mention=event.get("type") == "app_mention",
     )

@@ -1,7 +1,7 @@
 """The four routes: everything the bot does with a question, with no Slack in it.
 
     approved, not yet in the weights, surely the same question  -> APPROVED   the stored answer, verbatim
-    in the weights and sure enough                              -> MEMORISED  the model's own words, asked in the taught wording
+    in the weights and sure enough                              -> MEMORISED  the model's own words, taught wording
     otherwise, passages that answer it                          -> RETRIEVED  with sources
     not sure                                                    -> ABSTAINED  nearest pages
 
@@ -77,9 +77,7 @@ class Work:
         self._mark = now
 
 
-def answer(
-    tools: Tools, question: Question, *, scopes: Collection[str] = (WORKSPACE,), route: str = "auto"
-) -> Answer:
+def answer(tools: Tools, question: Question, *, scopes: Collection[str] = (WORKSPACE,), route: str = "auto") -> Answer:
     """Answer a question by the first route that is sure enough; `route` forces one, for measuring."""
     work = Work(question, scopes, np.zeros(0, dtype=np.float32))
     work.vector = tools.embedder.encode([question.text])[0]
@@ -129,7 +127,15 @@ def approved(tools: Tools, work: Work, match: Match, *, forced: bool) -> Answer 
 
 
 def taught_answer(
-    tools: Tools, work: Work, match: Match, route: Route, text: str, head: Head, features: Features, *, forced: bool
+    tools: Tools,
+    work: Work,
+    match: Match,
+    route: Route,
+    text: str,
+    head: Head,
+    features: Features,
+    *,
+    forced: bool,
 ) -> Answer | None:
     """An answer that names the taught question: direct when sure, "the closest I was taught" when half sure."""
     confidence = head.probability(features)
@@ -193,9 +199,7 @@ def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
     return documents_answer(tools, work, Style.GENERATED, generation.text, features, found)
 
 
-def documents_answer(
-    tools: Tools, work: Work, style: Style, text: str, features: Features, used: list[Hit]
-) -> Answer:
+def documents_answer(tools: Tools, work: Work, style: Style, text: str, features: Features, used: list[Hit]) -> Answer:
     """An answer from documents with its sources and its probability."""
     return Answer(
         question_id=work.question.id,
@@ -215,7 +219,13 @@ def closed_book(tools: Tools, work: Work) -> Answer:
     work.lap("model_ms")
     features = {"mean_logprob": generation.mean_logprob, "lowest_logprob": generation.lowest_logprob}
     return Answer(
-        work.question.id, generation.text, Route.MEMORISED, Style.GENERATED, 0.0, tools.model.version, features=features
+        work.question.id,
+        generation.text,
+        Route.MEMORISED,
+        Style.GENERATED,
+        0.0,
+        tools.model.version,
+        features=features,
     )
 
 
@@ -251,7 +261,7 @@ def search_features(found: list[Hit]) -> Features:
 
 def sources(found: list[Hit]) -> tuple[Source, ...]:
     """The pages of some hits, each named once."""
-    named = {}
+    named: dict[tuple[str, str], Source] = {}
     for hit in found:
         page = hit.passage
         named.setdefault(

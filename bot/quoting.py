@@ -47,7 +47,7 @@ def with_neighbour(
     sentence: str, passage: Passage, scored: Sequence[tuple[float, float, float, int, Passage, str]]
 ) -> str:
     """The sentence with the better-scored of its neighbours in the same passage, in the order of the text."""
-    order = [s for s in sentences(passage.text)]
+    order = sentences(passage.text)
     at = order.index(sentence)
     score = {s[5]: s[0] for s in scored if s[4].id == passage.id}
     near = [i for i in (at - 1, at + 1) if 0 <= i < len(order) and order[i] in score]

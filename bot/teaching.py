@@ -74,14 +74,21 @@ def conflicts(embedder: Encoder, row: Correction, others: Sequence[Correction]) 
     if not others:
         return ()
     questions = embedder.encode([row.question, *(o.question for o in others)])
-    near = [o for o, cosine in zip(others, (questions[1:] @ questions[0]).tolist(), strict=True) if cosine >= SAME_QUESTION]
+    near = [
+        o for o, cosine in zip(others, (questions[1:] @ questions[0]).tolist(), strict=True) if cosine >= SAME_QUESTION
+    ]
     near = [o for o in near if same_subject(row.question, o.question)]
     if not near:
         return ()
     answers = embedder.encode([row.answer, *(o.answer for o in near)])
     likeness = (answers[1:] @ answers[0]).tolist()
     return tuple(
-        Conflict(o.id, o.question, o.answer, "duplicate" if same_claim(row.answer, o.answer, like) else "contradiction")
+        Conflict(
+            o.id,
+            o.question,
+            o.answer,
+            "duplicate" if same_claim(row.answer, o.answer, like) else "contradiction",
+        )
         for o, like in zip(near, likeness, strict=True)
     )
 

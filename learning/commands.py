@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 @click.pass_obj
 def nightly(context: Context, dry_run: bool, rebuild: bool, max_minutes: float | None, as_json: bool) -> None:
     """Train approved corrections into the weights, prove it, and promote the result."""
+    database = context.database()
     from learning import nightly as night
 
     report = night.run(
-        context.database(),
+        database,
         context.settings,
         say=lambda line: click.echo(line, err=True),
         dry_run=dry_run,
@@ -41,9 +42,11 @@ def nightly(context: Context, dry_run: bool, rebuild: bool, max_minutes: float |
 @click.pass_obj
 def evaluate(context: Context, version: str | None, suite: str | None, as_json: bool) -> None:
     """Measure a VERSION (the champion by default) without promoting anything."""
+    database = context.database()
+    if version is not None:
+        registry.get(database, version)
     from learning import suites
 
-    database = context.database()
     suites.known(suite)
     measured = suites.measure(database, context.settings, version or registry.champion(database), suite)
     lines = [f"{name}.{metric}: {value}" for name, metrics in measured.items() for metric, value in metrics.items()]

@@ -87,7 +87,13 @@ def freeze(database: Database, embedder: Encoder, *, seed: int) -> Snapshot:
 
 
 def fact_of(
-    database: Database, row: Correction, rows: Sequence[Correction], embedder: Encoder, *, is_new: bool, seed: int
+    database: Database,
+    row: Correction,
+    rows: Sequence[Correction],
+    embedder: Encoder,
+    *,
+    is_new: bool,
+    seed: int,
 ) -> Fact:
     """A correction with its wordings, filtered so that none is nearer to another taught question."""
     stored = corrections.wordings(database, row.id)
@@ -129,9 +135,7 @@ def examples_of(fact: Fact) -> list[Example]:
     return known + unknown
 
 
-def fingerprint(
-    facts: Sequence[Fact], examples: Sequence[Example], withdrawn: Sequence[int], seed: int
-) -> str:
+def fingerprint(facts: Sequence[Fact], examples: Sequence[Example], withdrawn: Sequence[int], seed: int) -> str:
     """SHA-256 over everything that a night trains from."""
     everything = {
         "facts": [asdict(f) for f in facts],

@@ -50,7 +50,7 @@ class Proof:
 
 
 def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max_tokens: int) -> tuple[Proof, ...]:
-    """The proof of every fact: its taught wording, its unseen wordings through the nearest taught question, near-misses."""
+    """The proof of every fact: taught wording, unseen wordings through the nearest taught question, near-misses."""
     questions = [f.question for f in taught]
     vectors = embedder.encode(questions) if questions else np.zeros((0, 1), dtype=np.float32)
     exact = {f.correction_id: recalls(engine, f, max_tokens) for f in taught}

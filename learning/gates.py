@@ -20,16 +20,36 @@ class Gate:
 
 
 TABLE: tuple[Gate, ...] = (
-    Gate("new_facts", "at_least", 0.5, "a night that teaches less than half of what it was given is not worth a swap"),
+    Gate(
+        "new_facts",
+        "at_least",
+        0.5,
+        "a night that teaches less than half of what it was given is not worth a swap",
+    ),
     Gate("old_facts", "at_least", 0.95, "what was known stays known; single losses fall back to their override"),
-    Gate("near_misses", "at_most", 0.5, "share of near-misses that get the trained answer closed-book, with no help"),
-    Gate("general_battery", "at_least", 0.85, "simple questions right, relative to the base; seeds stop at -15 %"),
+    Gate(
+        "near_misses",
+        "at_most",
+        0.5,
+        "share of near-misses that get the trained answer closed-book, with no help",
+    ),
+    Gate(
+        "general_battery",
+        "at_least",
+        0.85,
+        "simple questions right, relative to the base; seeds stop at -15 %",
+    ),
     Gate("general_drift", "at_most", 0.30, "mean KL to the base on held-out general answers, nats per token"),
     Gate("merge_logits", "at_most", 1e-3, "merged-from-disk must be base + adapter"),
     Gate("merge_tokens", "at_least", 0.99, "and choose the same tokens"),
     Gate("changed", "at_least", 1e-6, "a merge that changes no weight taught nothing"),
     Gate("finite", "at_least", 1.0, "every weight is a finite number"),
-    Gate("same_tokenizer", "at_least", 1.0, "vocabulary, chat template and end-of-sequence token as in the base"),
+    Gate(
+        "same_tokenizer",
+        "at_least",
+        1.0,
+        "vocabulary, chat template and end-of-sequence token as in the base",
+    ),
 )
 
 
@@ -53,7 +73,11 @@ class Verdict:
 
 def judge(values: Mapping[str, float]) -> Verdict:
     """Hold measured values against the table; a value that is missing was not applicable, NaN never passes."""
-    return Verdict(tuple(asdict(g) | {"value": values[g.name], "passed": holds(g, values[g.name])} for g in TABLE if g.name in values))
+    return Verdict(
+        tuple(
+            asdict(g) | {"value": values[g.name], "passed": holds(g, values[g.name])} for g in TABLE if g.name in values
+        )
+    )
 
 
 def holds(gate: Gate, value: float) -> bool:

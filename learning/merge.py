@@ -12,12 +12,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bot.generator import LocalGenerator
 from bot.prompt import Message
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,12 @@ def load_pair(base: Path, adapter: Path) -> Any:
 def scaled(pair: Any, scale: float) -> Any:
     """The pair with the adapter's contribution multiplied by `scale` (WiSE-FT, Wortsman et al. 2022)."""
     for module in pair.modules():
-        for name in getattr(module, "scaling", {}):
-            module.scaling[name] *= scale
+        if isinstance(module, LoraLayer):
+            module.scaling = {name: scale * value for name, value in module.scaling.items()}
     return pair
 
 
-def prove(
-    base: Path, adapter: Path, merged: Path, chats: Sequence[Sequence[Message]], *, scale: float = 1.0
-) -> Parity:
+def prove(base: Path, adapter: Path, merged: Path, chats: Sequence[Sequence[Message]], *, scale: float = 1.0) -> Parity:
     """Compare the merged folder with base + adapter on some chats, and its files with the base's."""
     engine = LocalGenerator(merged, form="float32")
     prompts = [engine.prompt_ids(c) for c in chats]

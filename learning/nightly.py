@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 PARITY_PROMPTS = 16
 CANARIES = 8
 EPOCHS = ((30, 10), (120, 8), (10_000, 6))
-"""Epochs by number of trained examples in hundreds of wordings: few facts need more passes (seeds/003, DECISIONS.md)."""
+"""Epochs by number of facts: few facts need more passes (DECISIONS.md)."""
 
 
 @dataclass
@@ -123,7 +123,10 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     champion = registry.get(night.database, registry.champion(night.database))
     base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
     version = new_name()
-    folder, adapter = publish.workshop(night.home, version), publish.workshop(night.home, f"{version}-adapter")
+    folder, adapter = (
+        publish.workshop(night.home, version),
+        publish.workshop(night.home, f"{version}-adapter"),
+    )
     with night.stage("replay"):
         anchors = replay.anchors(base, night.home / "cache", night.say)
     with night.stage("train"):
@@ -139,7 +142,9 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
         )
     with night.stage("merge"):
         merge.merge(base, adapter, folder)
-        chats = [prompt.messages(f.question) for f in snapshot.facts] + [prompt.messages(a.question) for a in anchors.held_out]
+        chats = [prompt.messages(f.question) for f in snapshot.facts] + [
+            prompt.messages(a.question) for a in anchors.held_out
+        ]
         parity = merge.prove(base, adapter, folder, chats[:PARITY_PROMPTS])
     with night.stage("evaluate"):
         form = night.settings.text("SERVING_FORM")
@@ -152,7 +157,11 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
             "general_drift": evaluate.drift(engine, anchors.held_out),
             **parity_values(parity),
         }
-    about = {"recipe": trained.recipe, "losses": trained.losses, "warm_from": champion.version if warm else "base"}
+    about = {
+        "recipe": trained.recipe,
+        "losses": trained.losses,
+        "warm_from": champion.version if warm else "base",
+    }
     return Candidate(version, folder, adapter, gates.judge(values), proofs, about)
 
 
@@ -189,9 +198,7 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate) ->
     """Store the new wordings, seal both folders, fit the confidence and switch the champion."""
     for fact in snapshot.facts:
         dataset.keep_wordings(night.database, fact)
-    memories = tuple(
-        Memory(candidate.version, p.correction_id, p.memorised, p.as_json()) for p in candidate.proofs
-    )
+    memories = tuple(Memory(candidate.version, p.correction_id, p.memorised, p.as_json()) for p in candidate.proofs)
     learnt = {m.correction_id for m in memories if m.memorised}
     canaries = [{"question": f.question, "answer": f.answer} for f in snapshot.facts if f.correction_id in learnt]
     adapter, _ = publish.seal(candidate.adapter, f"{candidate.version}-adapter", (), candidate.about)
@@ -199,7 +206,11 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate) ->
         candidate.folder,
         candidate.version,
         canaries[:CANARIES],
-        {"snapshot": snapshot.sha256, "trained": [f.correction_id for f in snapshot.facts], **candidate.about},
+        {
+            "snapshot": snapshot.sha256,
+            "trained": [f.correction_id for f in snapshot.facts],
+            **candidate.about,
+        },
     )
     version = ModelVersion(
         version=candidate.version,
@@ -263,10 +274,16 @@ def parent_of(night: Night, version: str) -> str:
 
 def in_words(report: dict[str, Any]) -> str:
     """The morning report for people."""
-    words = {"promoted": "A new model serves", "kept_champion": "The champion stays", "nothing_to_learn": "Nothing to learn"}
+    words = {
+        "promoted": "A new model serves",
+        "kept_champion": "The champion stays",
+        "nothing_to_learn": "Nothing to learn",
+    }
     learnt = sum(c["memorised"] for c in report["corrections"])
     told = f"{words[report['outcome']]}: {report['reason']}."
-    return told + (f" {learnt} of {len(report['corrections'])} corrections are memorised." if report["corrections"] else "")
+    return told + (
+        f" {learnt} of {len(report['corrections'])} corrections are memorised." if report["corrections"] else ""
+    )
 
 
 def plan_in_words(snapshot: Snapshot) -> str:

@@ -54,7 +54,11 @@ def owe_good_news(database: Database, memory: Memory) -> None:
     """Tell the author that their correction is in the weights now."""
     row = database.row("SELECT author, question FROM corrections WHERE id = ?", [memory.correction_id])
     if row:
-        payload = {"correction_id": memory.correction_id, "question": row["question"], "version": memory.version}
+        payload = {
+            "correction_id": memory.correction_id,
+            "question": row["question"],
+            "version": memory.version,
+        }
         nights.owe(database, row["author"], "fix_live", payload)
 
 

@@ -28,7 +28,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Anchor:
-    """One prompt with the base's answer: token ids, and per answer token the ids and log-probabilities of its top 64."""
+    """One prompt with the base's answer, and per answer token the ids and log-probabilities of its top 64."""
 
     question: str
     prompt_ids: tuple[int, ...]

@@ -62,16 +62,14 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
         asked = [(w, "reask", ids[fact.id]) for w in wordings.generate(fact.question, 8 + REASKS, SEED + 1)[-REASKS:]]
         asked += [(fact.question, "reask", ids[fact.id])]
         asked += [(w, "wording", ids[fact.id]) for w in fact.wordings]
-        asked += [(n, "near_miss", None) for n in fact.near_misses]
+        asked += [(n, "near_miss", 0) for n in fact.near_misses]
         for text, kind, right in asked:
             yield same_row(taught, embedder, text, kind, right, fact.id)
     for text in replay.general_prompts()[-UNKNOWN:]:
-        yield same_row(taught, embedder, text, "unknown", None, text)
+        yield same_row(taught, embedder, text, "unknown", 0, text)
 
 
-def same_row(
-    taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int | None, fact: str
-) -> Row:
+def same_row(taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int, fact: str) -> Row:
     """One labelled row of the head `same`."""
     match = taught.nearest(embedder.encode([text])[0])
     if match is None:

@@ -59,7 +59,11 @@ def facts(bench: Bench) -> Metrics:
 def general(bench: Bench) -> Metrics:
     """The simple general questions that ship with the project."""
     right = evaluate.general(bench.engine)
-    return {"right": sum(right.values()), "asked": len(right), "share": ratio(sum(right.values()), len(right))}
+    return {
+        "right": sum(right.values()),
+        "asked": len(right),
+        "share": ratio(sum(right.values()), len(right)),
+    }
 
 
 def drift(bench: Bench) -> Metrics:

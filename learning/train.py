@@ -110,7 +110,7 @@ def train(
     trainer.train()
     if not watch.losses or not math.isfinite(watch.losses[-1]):
         raise TrainingError("Training diverged (the loss is not a finite number); the champion stays.")
-    model.save_pretrained(out)
+    model.save_pretrained(str(out))
     return Trained(out, trainer.state.global_step, watch.losses[-1], tuple(watch.losses), asdict(recipe))
 
 
@@ -204,7 +204,7 @@ class UpperHalf(nn.Module):
     def __init__(self, model: PeftModel, first_layer: int, replay_weight: float) -> None:
         """Share the model's modules; nothing is copied."""
         super().__init__()
-        causal = model.get_base_model()
+        causal: Any = model.get_base_model()
         self.lower = part_of(causal.model, 0, first_layer, final_norm=False)
         self.upper = part_of(causal.model, first_layer, len(causal.model.layers), final_norm=True)
         self.head = causal.lm_head
@@ -219,7 +219,9 @@ class UpperHalf(nn.Module):
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
         for start in range(0, len(order), PREPARED_TOGETHER):
             chosen = order[start : start + PREPARED_TOGETHER]
-            for at, hidden in zip(chosen, self._below([sum(sequences[i], []) for i in chosen]), strict=True):
+            for at, hidden in zip(
+                chosen, self._below([[*sequences[i][0], *sequences[i][1]] for i in chosen]), strict=True
+            ):
                 prompt_ids, answer_ids = sequences[at]
                 taught = (anchors[at].top_ids, anchors[at].top_logprobs) if anchors else (None, None)
                 made[at] = Sequence_(hidden, len(prompt_ids), torch.tensor(answer_ids), *taught)
@@ -235,7 +237,10 @@ class UpperHalf(nn.Module):
         return [h[: len(row)].float().clone() for h, row in zip(hidden, batch, strict=True)]
 
     def collate(
-        self, facts: Sequence[Sequence_], anchors: Sequence[Sequence_], step: tuple[Sequence[int], Sequence[int]]
+        self,
+        facts: Sequence[Sequence_],
+        anchors: Sequence[Sequence_],
+        step: tuple[Sequence[int], Sequence[int]],
     ) -> dict[str, Any]:
         """Pad the sequences of one step: facts first, anchors behind."""
         chosen = [facts[i] for i in step[0]] + [anchors[i] for i in step[1]]
@@ -252,7 +257,9 @@ class UpperHalf(nn.Module):
             "answers": answers,
             "labels": torch.cat([facts[i].answer for i in step[0]]),
             "teacher_ids": torch.cat([s.teacher_ids for s in held if s.teacher_ids is not None]) if held else None,
-            "teacher": torch.cat([s.teacher_logprobs for s in held if s.teacher_logprobs is not None]) if held else None,
+            "teacher": torch.cat([s.teacher_logprobs for s in held if s.teacher_logprobs is not None])
+            if held
+            else None,
         }
 
     def forward(
@@ -296,7 +303,7 @@ def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:
     return part
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Reports each epoch's fact loss and stops when everything is learnt or nothing is finite any more."""
 
     def __init__(self, *, per_epoch: int, progress: Callable[[str], None], model: UpperHalf) -> None:

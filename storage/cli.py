@@ -7,6 +7,7 @@ command's module is imported only when the command is named or listed. How resul
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -15,12 +16,17 @@ from typing import Any, TypeVar
 
 import click
 
+from storage import environment
 from storage import settings as settings_table
 from storage.database import Database
+from storage.domain import WORKSPACE
 from storage.errors import NightshiftError, UserError
 from storage.settings import Settings
 
 GROUP = "nightshift.commands"
+JSON = "nightshift.as_json"
+CLICKS_OWN = (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError)
+"""What click turns into words and exit codes itself."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -53,13 +59,28 @@ class Commands(click.Group):
         point = points().get(cmd_name)
         return None if point is None else point.load()
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether JSON is asked for: what goes wrong before the command runs must be told in JSON too."""
+        options = args[: args.index("--")] if "--" in args else args
+        ctx.meta[JSON] = "--json" in options
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a NightshiftError becomes one sentence (or one JSON object) and exit 1."""
+        """Run a command; a NightshiftError becomes one sentence (or one JSON object) and exit 1.
+
+        A defect keeps its traceback on stderr; whoever asked for JSON gets an object on stdout all the same.
+        """
         try:
             return super().invoke(ctx)
         except NightshiftError as error:
-            report(error, as_json="--json" in sys.argv)
+            report(error, as_json=ctx.meta[JSON])
             raise click.exceptions.Exit(1) from error
+        except CLICKS_OWN:
+            raise
+        except Exception:
+            if ctx.meta[JSON]:
+                report(NightshiftError("Nightshift failed; the log tells where."), as_json=True)
+            raise
 
 
 def points() -> dict[str, EntryPoint]:
@@ -73,7 +94,8 @@ def points() -> dict[str, EntryPoint]:
 @click.pass_context
 def main(ctx: click.Context, home: Path | None) -> None:
     """Nightshift answers in Slack, is corrected by day and retrains itself by night."""
-    ctx.obj = Context(settings_table.load(**({"HOME": str(home)} if home else {})))
+    ctx.obj = Context(settings_table.load(overrides={"HOME": str(home)} if home else {}))
+    environment.prepare(hub=names_a_hub_model(ctx.obj.settings))
     level = ctx.obj.settings.text("LOG_LEVEL").upper()
     logging.basicConfig(
         level=level if level in logging.getLevelNamesMapping() else "INFO",
@@ -82,6 +104,12 @@ def main(ctx: click.Context, home: Path | None) -> None:
     )
     for noisy in ("httpx", "sentence_transformers", "chromadb", "transformers", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def names_a_hub_model(settings: Settings) -> bool:
+    """Whether a setting names a model that is neither embedded nor a local folder."""
+    named = (settings.text("BASE_MODEL"), settings.text("EMBEDDER"))
+    return any(n != "embedded" and not Path(n).expanduser().is_dir() for n in named)
 
 
 def json_option(function: F) -> F:
@@ -109,6 +137,31 @@ def report(error: NightshiftError, *, as_json: bool) -> None:
         click.echo(f"Error: {error}", err=True)
 
 
+def check_scope(scope: str) -> None:
+    """Raise UserError for what is neither the workspace nor a Slack channel id."""
+    if scope != WORKSPACE and not re.fullmatch(r"[CDG][A-Z0-9]{2,}", scope):
+        raise UserError(f"{scope!r} is no scope; give 'workspace' or a channel id such as C0123ABCD.")
+
+
+def check_batch(source: Path | None, target: Path | None) -> None:
+    """Raise UserError for a batch that cannot run, before anything heavy is loaded."""
+    if source is None:
+        if target is not None:
+            raise UserError("--out needs --batch IN.jsonl.")
+        return
+    if target is None:
+        raise UserError("--batch needs --out OUT.jsonl.")
+    for _ in read_lines(source):
+        pass
+    if target.exists() and target.samefile(source):
+        raise UserError(f"--out would overwrite the input {source}; name another file.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror or error}).") from error
+
+
 def run_batch(source: Path, target: Path | None, work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     """Apply `work` to every line of a JSONL file and write each input with its result merged in; returns the count.
 
@@ -117,7 +170,6 @@ def run_batch(source: Path, target: Path | None, work: Callable[[dict[str, Any]]
     if target is None:
         raise UserError("--batch needs --out OUT.jsonl.")
     inputs = list(read_lines(source))
-    target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("w", encoding="utf-8") as out:
         for row in inputs:
             try:
@@ -134,7 +186,8 @@ def read_lines(source: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} cannot be read as text: {error}.") from error
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"{source} cannot be read as text ({reason}).") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -94,7 +94,12 @@ def review_edit(
     """Change the text of a pending correction."""
     if question is None and answer is None:
         raise UserError("Nothing to change: give --question or --answer.")
-    decide(context, as_json, ids, lambda db, i: corrections.edit(db, i, reviewer, question=question, answer=answer))
+    decide(
+        context,
+        as_json,
+        ids,
+        lambda db, i: corrections.edit(db, i, reviewer, question=question, answer=answer),
+    )
 
 
 @review.command("reject")
@@ -141,7 +146,9 @@ def show_registry(database: Database, as_json: bool, note: str = "") -> None:
     """Print the registry, with a sentence in front for people."""
     told = registry_json(database)
     marks = {told["champion"]: "champion", told["previous"]: "previous"}
-    lines = [f"{v['version']:<24} {marks.get(v['version'], ''):<9} {v['created']} {v['path']}" for v in told["versions"]]
+    lines = [
+        f"{v['version']:<24} {marks.get(v['version'], ''):<9} {v['created']} {v['path']}" for v in told["versions"]
+    ]
     emit(as_json, told, "\n".join([*([note] if note else []), *lines]) or "No model yet.")
 
 
@@ -165,7 +172,8 @@ def models_show(context: Context, version: str | None, as_json: bool) -> None:
     told["versions"] = [v for v in told["versions"] if v["version"] == found.version]
     lines = [f"{found.version} from {found.parent or 'nothing'}, {found.created_at}, {found.path}"]
     lines += [
-        f"  {g['name']}: {g['value']} (needs {g['threshold']}) {'passed' if g['passed'] else 'FAILED'}" for g in found.gates
+        f"  {g['name']}: {g['value']} (needs {g['threshold']}) {'passed' if g['passed'] else 'FAILED'}"
+        for g in found.gates
     ]
     emit(as_json, told, "\n".join(lines))
 

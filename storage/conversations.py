@@ -14,9 +14,7 @@ from storage.errors import NotFoundError
 def ask(database: Database, text: str, *, user: str, channel: str, thread: str) -> Question:
     """Store a question and return it with its id."""
     question = {"text": text, "user": user, "channel": channel, "thread": thread, "asked_at": now()}
-    with database.write() as db:
-        key = db["questions"].insert(question).last_pk
-    return Question(id=int(key), **question)
+    return Question(id=database.insert("questions", question), **question)
 
 
 def answer(database: Database, reply: Answer) -> int:
@@ -26,8 +24,7 @@ def answer(database: Database, reply: Answer) -> int:
     for name in ("sources", "features", "timings"):
         row[name] = json.dumps(row[name])
     row["answered_at"] = now()
-    with database.write() as db:
-        return int(db["answers"].insert(row).last_pk)
+    return database.insert("answers", row)
 
 
 def get_answer(database: Database, answer_id: int) -> Answer:
@@ -51,7 +48,7 @@ def vote(database: Database, answer_id: int, user: str, value: int, *, reason: s
     get_answer(database, answer_id)
     row = {"answer_id": answer_id, "user": user, "vote": value, "reason": reason, "at": now()}
     with database.write() as db:
-        db["feedback"].upsert(row, pk=("answer_id", "user"))
+        db.table("feedback").upsert(row, pk=("answer_id", "user"))
 
 
 def votes(database: Database, answer_id: int) -> tuple[Feedback, ...]:
@@ -69,7 +66,7 @@ def first_time(database: Database, *keys: str) -> bool:
     with database.write() as db:
         marks = ",".join("?" * len(keys))
         seen = db.execute(f"SELECT 1 FROM events_seen WHERE key IN ({marks})", keys).fetchone()
-        db["events_seen"].insert_all(({"key": k, "seen_at": now()} for k in keys), ignore=True)
+        db.table("events_seen").insert_all(({"key": k, "seen_at": now()} for k in keys), ignore=True)
     return seen is None
 
 
@@ -77,7 +74,7 @@ def remember_post(database: Database, channel: str, ts: str, *, answer_id: int =
     """Note where an answer or a review card was posted, so that it can be found and updated."""
     row = {"channel": channel, "ts": ts, "answer_id": answer_id, "correction_id": correction_id}
     with database.write() as db:
-        db["posts"].insert(row, replace=True, pk=("channel", "ts"))
+        db.table("posts").insert(row, replace=True, pk=("channel", "ts"))
 
 
 def posts_of(database: Database, *, correction_id: int) -> list[Row]:

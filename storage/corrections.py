@@ -40,8 +40,8 @@ def propose(
     if supersedes is not None:
         get(database, supersedes)
     with database.write() as db:
-        key = int(db["corrections"].insert(row).last_pk)
-        db["wordings"].insert({"correction_id": key, "text": row["question"], "kind": "taught"})
+        key = database.insert("corrections", row)
+        db.table("wordings").insert({"correction_id": key, "text": row["question"], "kind": "taught"})
     return get(database, key)
 
 
@@ -72,15 +72,25 @@ def approve(database: Database, correction_id: int, reviewer: str, *, reason: st
         if row.author == reviewer:
             raise NotAllowedError(f"{reviewer} wrote correction {correction_id} and may not approve it.")
         must_be(row, Status.PENDING)
-        review = {"reviewer": reviewer, "reviewed_at": now(), "reason": reason.strip(), "approved_by": reviewer}
-        db["corrections"].update(correction_id, review | {"status": Status.APPROVED.value})
+        review = {
+            "reviewer": reviewer,
+            "reviewed_at": now(),
+            "reason": reason.strip(),
+            "approved_by": reviewer,
+        }
+        db.table("corrections").update(correction_id, review | {"status": Status.APPROVED.value})
         if row.supersedes is not None and get(database, row.supersedes).status is Status.APPROVED:
-            db["corrections"].update(row.supersedes, {"status": Status.SUPERSEDED.value})
+            db.table("corrections").update(row.supersedes, {"status": Status.SUPERSEDED.value})
     return get(database, correction_id)
 
 
 def edit(
-    database: Database, correction_id: int, reviewer: str, *, question: str | None = None, answer: str | None = None
+    database: Database,
+    correction_id: int,
+    reviewer: str,
+    *,
+    question: str | None = None,
+    answer: str | None = None,
 ) -> Correction:
     """Change the text of a pending correction; it stays pending."""
     with database.write() as db:
@@ -92,10 +102,10 @@ def edit(
             "reviewer": clean(reviewer, "reviewer"),
             "reviewed_at": now(),
         }
-        db["corrections"].update(correction_id, changed)
+        db.table("corrections").update(correction_id, changed)
         db.execute("DELETE FROM wordings WHERE correction_id = ? AND kind = 'taught'", [correction_id])
         taught = {"correction_id": correction_id, "text": changed["question"], "kind": "taught"}
-        db["wordings"].insert(taught, replace=True)
+        db.table("wordings").insert(taught, replace=True)
     return get(database, correction_id)
 
 
@@ -110,13 +120,19 @@ def withdraw(database: Database, correction_id: int, reviewer: str, *, reason: s
 
 
 def close(
-    database: Database, correction_id: int, reviewer: str, status: Status, reason: str, *, allowed: tuple[Status, ...]
+    database: Database,
+    correction_id: int,
+    reviewer: str,
+    status: Status,
+    reason: str,
+    *,
+    allowed: tuple[Status, ...],
 ) -> Correction:
     """Move a correction to a final state. Raises ConflictError when it is not in an allowed one."""
     with database.write() as db:
         must_be(get(database, correction_id), *allowed)
         review = {"reviewer": clean(reviewer, "reviewer"), "reviewed_at": now(), "reason": reason.strip()}
-        db["corrections"].update(correction_id, review | {"status": status.value})
+        db.table("corrections").update(correction_id, review | {"status": status.value})
     return get(database, correction_id)
 
 
@@ -124,7 +140,7 @@ def add_wordings(database: Database, correction_id: int, texts: Iterable[str], k
     """Store ways to ask a correction; ones that are known already are left as they are."""
     rows = [{"correction_id": correction_id, "text": t, "kind": kind} for t in texts]
     with database.write() as db:
-        db["wordings"].insert_all(rows, ignore=True)
+        db.table("wordings").insert_all(rows, ignore=True)
 
 
 def wordings(database: Database, correction_id: int) -> tuple[Wording, ...]:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlite_utils
-from sqlite_utils.utils import sqlite3
+from sqlite_utils import utils as sqlite_choice
 
 from storage.errors import UserError
 from storage.migrations import migrations
 
 log = logging.getLogger(__name__)
+sqlite3: Any = vars(sqlite_choice)["sqlite3"]
+"""The driver that sqlite-utils chose: pysqlite3 where it is installed, which bundles a current SQLite."""
 
 FILE_NAME = "nightshift.db"
 WAL_IS_SAFE_FROM = (3, 51, 3)
@@ -81,6 +83,14 @@ class Database:
             db.conn.rollback()
             raise
         db.conn.commit()
+
+    def insert(self, table: str, row: Row) -> int:
+        """Insert one row in a transaction; returns its id."""
+        with self.write() as db:
+            made = db.table(table).insert(row).last_pk
+        if not isinstance(made, int):
+            raise TypeError(f"{table} has no integer key")
+        return made
 
     def close(self) -> None:
         """Close this thread's connection."""

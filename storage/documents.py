@@ -80,8 +80,7 @@ def replace(database: Database, document: NewDocument, passages: Sequence[NewPas
 def _insert(db: sqlite_utils.Database, document_id: int, title: str, position: int, new: NewPassage) -> None:
     vector = np.ascontiguousarray(new.vector, dtype=np.float32).tobytes()
     cursor = db.conn.execute(
-        "INSERT INTO passages (document_id, position, heading, text, section, vector) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO passages (document_id, position, heading, text, section, vector) VALUES (?, ?, ?, ?, ?, ?)",
         (document_id, position, new.heading, new.text, new.section, vector),
     )
     passage_id = int(cursor.lastrowid or 0)
@@ -93,8 +92,8 @@ def _insert(db: sqlite_utils.Database, document_id: int, title: str, position: i
 def searchable(title: str, heading: str, text: str) -> str:
     """What both searches see of a passage: its titled text without the addresses that stand behind words.
 
-    Long addresses drown the words around them: on 174 questions about 245 pages the mean reciprocal rank of the
-    right page rose from 0.85 to 0.87 by meaning, and from 0.81 to 0.84 by words.
+    Long addresses drown the words around them: on 174 questions about 245 pages the mean reciprocal rank of
+    the right page rose from 0.85 to 0.87 by meaning, and from 0.81 to 0.84 by words.
     """
     return ADDRESS.sub("", Passage(0, 0, title, heading, text, "", "").titled)
 

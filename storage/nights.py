@@ -13,17 +13,23 @@ from storage.domain import NightlyRun, Notice
 
 def begin(database: Database) -> int:
     """Note that a night started; returns its id."""
-    with database.write() as db:
-        return int(db["nightly_runs"].insert({"started_at": now(), "outcome": "running"}).last_pk)
+    return database.insert("nightly_runs", {"started_at": now(), "outcome": "running"})
 
 
 def finish(
-    database: Database, run_id: int, *, outcome: str, version: str, parent: str, reason: str, report: dict[str, Any]
+    database: Database,
+    run_id: int,
+    *,
+    outcome: str,
+    version: str,
+    parent: str,
+    reason: str,
+    report: dict[str, Any],
 ) -> None:
     """Note how a night ended."""
     row = {"finished_at": now(), "outcome": outcome, "version": version, "parent": parent, "reason": reason}
     with database.write() as db:
-        db["nightly_runs"].update(run_id, row | {"report": json.dumps(report)})
+        db.table("nightly_runs").update(run_id, row | {"report": json.dumps(report)})
 
 
 def latest(database: Database) -> NightlyRun | None:
@@ -36,7 +42,7 @@ def owe(database: Database, user: str, kind: str, payload: dict[str, Any]) -> No
     """Leave a notice for the bot to deliver."""
     row = {"user": user, "kind": kind, "payload": json.dumps(payload), "created_at": now()}
     with database.write() as db:
-        db["notices"].insert(row)
+        db.table("notices").insert(row)
 
 
 def owed(database: Database) -> tuple[Notice, ...]:
@@ -48,13 +54,13 @@ def owed(database: Database) -> tuple[Notice, ...]:
 def delivered(database: Database, notice_id: int) -> None:
     """Note that a notice reached its person."""
     with database.write() as db:
-        db["notices"].update(notice_id, {"delivered_at": now()})
+        db.table("notices").update(notice_id, {"delivered_at": now()})
 
 
 def add_calibration(database: Database, rows: Iterable[Row]) -> None:
     """Keep labelled confidence rows: head, kind, fact, asked, correct, features (a dict), version."""
     with database.write() as db:
-        db["calibration_rows"].insert_all({**r, "features": json.dumps(r["features"])} for r in rows)
+        db.table("calibration_rows").insert_all({**r, "features": json.dumps(r["features"])} for r in rows)
 
 
 def calibration(database: Database) -> list[Row]:

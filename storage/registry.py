@@ -17,7 +17,7 @@ BASE = "base"
 def register(database: Database, version: ModelVersion) -> None:
     """Store a version. Raises sqlite3.IntegrityError when the name is taken: names are never reused."""
     with database.write() as db:
-        db["model_versions"].insert(row_of(version))
+        db.table("model_versions").insert(row_of(version))
 
 
 def ensure_base(database: Database, *, path: str, size: int, manifest_sha256: str, confidence: dict[str, Any]) -> str:
@@ -72,7 +72,7 @@ def point(database: Database, name: str, version: str | None) -> None:
         if version is None:
             db.execute("DELETE FROM aliases WHERE name = ?", [name])
         else:
-            db["aliases"].insert({"name": name, "version": version}, pk="name", replace=True)
+            db.table("aliases").insert({"name": name, "version": version}, pk="name", replace=True)
 
 
 def promote(database: Database, version: str) -> str:
@@ -104,11 +104,16 @@ def rollback(database: Database) -> tuple[str, str]:
 def remember(database: Database, memories: tuple[Memory, ...]) -> None:
     """Store what a version holds of each trained correction."""
     rows = [
-        {"version": m.version, "correction_id": m.correction_id, "memorised": int(m.memorised), "proof": json.dumps(m.proof)}
+        {
+            "version": m.version,
+            "correction_id": m.correction_id,
+            "memorised": int(m.memorised),
+            "proof": json.dumps(m.proof),
+        }
         for m in memories
     ]
     with database.write() as db:
-        db["memories"].insert_all(rows, replace=True, pk=("version", "correction_id"))
+        db.table("memories").insert_all(rows, replace=True, pk=("version", "correction_id"))
 
 
 def memories(database: Database, version: str) -> dict[int, Memory]:

@@ -77,7 +77,9 @@ class Settings:
         return Path(self.text("HOME")).expanduser().resolve()
 
 
-def load(environment: Mapping[str, str] | None = None, **overrides: str | int | float) -> Settings:
+def load(
+    environment: Mapping[str, str] | None = None, *, overrides: Mapping[str, str | int | float] | None = None
+) -> Settings:
     """Read the table from the environment. Raises UserError that names every malformed value at once."""
     environment = os.environ if environment is None else environment
     values: dict[str, str | int | float] = {}
@@ -90,7 +92,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: str | int | 
             wrong.append(f"{setting.variable}={given!r} is not {a_kind_of(setting.default)}")
     if wrong:
         raise UserError("Settings that cannot be read: " + "; ".join(wrong) + ".")
-    return Settings(values | overrides)
+    return Settings(values | dict(overrides or {}))
 
 
 def a_kind_of(default: str | int | float) -> str:

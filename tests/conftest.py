@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from storage import environment
+
 # Before any test module imports a library that reads these once, at import.
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
-os.environ.update(HF_HUB_OFFLINE="1", ANONYMIZED_TELEMETRY="False", TOKENIZERS_PARALLELISM="false")
+environment.prepare()
 
 OURS = ("NIGHTSHIFT_", "SLACK_")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

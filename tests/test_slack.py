@@ -583,8 +583,7 @@ def test_odd_events_are_acknowledged_and_harm_nothing(home: Path, event: Change)
         answer = await asked(here, SAM, "leave?")
         assert answer
         await here.settle()
-        assert [a.text for a in here.desk.asked if a.text == "leave?"] == ["leave?"]
-        assert len(here.desk.asked) <= 1 + (event.get("ts") == 5)
+        assert [a.text for a in here.desk.asked] == ["leave?"]
 
     play(home, story)
 

@@ -182,8 +182,20 @@ function closeThread() {
   (document.querySelector(`[data-focus="thread-${from}"]`) ?? $("composer"))?.focus();
 }
 
-const openMenu = () => { $("app").classList.add("menu-open"); $("shade").hidden = false; $("close-menu").focus(); };
-const closeMenu = () => { $("app").classList.remove("menu-open"); $("shade").hidden = true; };
+function menuOpen(open) {
+  $("app").classList.toggle("menu-open", open);
+  $("shade").hidden = !open;
+  $("main").inert = open;
+}
+const openMenu = () => { menuOpen(true); $("close-menu").focus(); };
+const closeMenu = () => menuOpen(false);
+
+/** Keeps a list of messages at its end while it is read there, also when the room around it changes its size. */
+function stick(box) {
+  let low = true;
+  box.addEventListener("scroll", () => { low = box.scrollHeight - box.scrollTop - box.clientHeight < 140; });
+  new ResizeObserver(() => { if (low && (box.id !== "scroll" || place !== "home")) box.scrollTop = box.scrollHeight; }).observe(box);
+}
 
 // ---- drawing -----------------------------------------------------------------------------------------------
 
@@ -298,7 +310,7 @@ function drawMessages(channel) {
   const statuses = new Map(store.statuses.filter((one) => one.channel === place).map((one) => [one.thread_ts, one]));
   const roots = all.filter((message) => !message.thread_ts || message.thread_ts === message.ts).map((message) => ({
     ...message, channel: place, editing: editing === message.ts && !thread, status: statuses.get(message.ts),
-    replies: all.filter((reply) => reply.thread_ts === message.ts && reply.ts !== message.ts),
+    replies: all.filter((reply) => reply.thread_ts === message.ts && reply.ts !== message.ts && !reply.ephemeral),
   }));
   const scroll = $("scroll");
   const near = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 140 || roots.at(-1)?.ts !== $("messages").lastElementChild?.dataset.ts && roots.at(-1)?.user === user;
@@ -446,13 +458,15 @@ $("night-button").addEventListener("click", async () => {
 $("close-night").addEventListener("click", () => { nightOpen = false; draw(); $("night-button").focus(); });
 $("close-thread").addEventListener("click", closeThread);
 $("open-menu").addEventListener("click", openMenu);
-$("close-menu").addEventListener("click", closeMenu);
+$("close-menu").addEventListener("click", () => { closeMenu(); $("open-menu").focus(); });
 $("shade").addEventListener("click", closeMenu);
+stick($("scroll"));
+stick($("thread-scroll"));
 for (const id of ["close-menu", "close-thread", "close-night"]) $(id).append(icon("close"));
 $("open-menu").append(icon("menu"));
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-  if ($("app").classList.contains("menu-open")) closeMenu();
+  if ($("app").classList.contains("menu-open")) { closeMenu(); $("open-menu").focus(); }
   else if (nightOpen) { nightOpen = false; draw(); }
   else if (thread && !$("main").contains(document.activeElement)) closeThread();
 });

@@ -1,11 +1,13 @@
-// Modals and confirmations, on the browser's own <dialog>: it traps the focus and closes with Escape.
+// Modals and confirmations, on the browser's own <dialog>: nothing behind it can be reached and Escape closes it.
 import { el, icon } from "/page/dom.js";
 import { renderBlocks } from "/page/blocks.js";
 import { mrkdwn, plain } from "/page/mrkdwn.js";
 
 const dialog = document.getElementById("modal");
 const question = document.getElementById("confirm");
+const REACHABLE = "button:not([disabled]), a[href], input, select, textarea, [tabindex='0']";
 let open = { id: null, hash: null };
+let opener = null;
 let values = {};
 let errors = {};
 let busy = false;
@@ -14,7 +16,7 @@ let busy = false;
 export function showModal(view, context, calls) {
   if (!view) {
     open = { id: null, hash: null };
-    if (dialog.open) dialog.close();
+    if (dialog.open) leave();
     return;
   }
   if (view.id === open.id && view.hash === open.hash) return;
@@ -24,6 +26,28 @@ export function showModal(view, context, calls) {
   busy = false;
   draw(view, context, calls);
 }
+
+/** Opens the modal and remembers which control had the focus: that control may be drawn anew in the meantime. */
+function enter() {
+  opener = document.activeElement?.dataset.focus ?? null;
+  dialog.showModal();
+}
+
+function leave() {
+  dialog.close();
+  if (opener && document.activeElement === document.body) document.querySelector(`[data-focus="${CSS.escape(opener)}"]`)?.focus();
+}
+
+/** Tab goes round inside the dialog; without this it would leave for the browser's own buttons. */
+function goRound(event) {
+  if (event.key !== "Tab") return;
+  const stops = [...event.currentTarget.querySelectorAll(REACHABLE)].filter((node) => node.checkVisibility());
+  const [from, to] = event.shiftKey ? [stops[0], stops.at(-1)] : [stops.at(-1), stops[0]];
+  if (document.activeElement !== from) return;
+  event.preventDefault();
+  to.focus();
+}
+for (const box of [dialog, question]) box.addEventListener("keydown", goRound);
 
 function draw(view, context, calls) {
   const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
@@ -53,7 +77,7 @@ function draw(view, context, calls) {
   });
   dialog.replaceChildren(form);
   dialog.oncancel = (event) => { event.preventDefault(); shut(); };
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) enter();
   dialog.querySelector(".modal-body").scrollTop = scrolled;
   const again = focused ? dialog.querySelector(`[data-focus="${CSS.escape(focused)}"]`) : null;
   (again ?? dialog.querySelector("[autofocus], .modal-body textarea, .modal-body input, .modal-body select, footer .primary, footer button"))?.focus();

@@ -1,0 +1,719 @@
+"""Retrieval with real SQLite and a real, small Chroma; only the embedder is a fake: a hashed bag of words."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from retrieval import chunker, lexical, loaders
+from retrieval.chunker import LIMIT
+from retrieval.index import VectorIndex
+from retrieval.ingest import Failure, IngestResult, ingest
+from retrieval.loaders import LoadedDocument, Section
+from retrieval.retriever import Retriever, fuse
+from storage import documents
+from storage.database import Database
+from storage.errors import NotFoundError, UserError
+
+PRIVATE = "C0PRIVATE"
+Run = Callable[..., tuple[dict[str, Any], str]]
+
+
+class WordHashes:
+    """Each word is a coordinate; texts are near when they share words."""
+
+    def __init__(self, name: str = "hashes", dimension: int = 64) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.encoded = 0
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.encoded += len(texts)
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[0] = 0.01
+            for word in re.findall(r"\w+", text.lower()):
+                row[1 + zlib.crc32(word.encode()) % (self.dimension - 1)] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return words(texts)
+
+
+def words(texts: Sequence[str]) -> list[int]:
+    return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
+
+
+@pytest.fixture
+def database(home: Path) -> Database:
+    return Database(home)
+
+
+@pytest.fixture
+def embedder() -> WordHashes:
+    return WordHashes()
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    (folder / "leave.md").write_text("# Leave\n\nEveryone has 28 days.\n\n## Carry over\n\nFive days move on.\n")
+    (folder / "travel.md").write_text("---\ntitle: Travel\nurl: https://in.example/t\n---\nBook trains early.\n")
+    (folder / "phones.txt").write_text("Every engineer gets a phone from the equipment desk.")
+    return folder
+
+
+@pytest.fixture
+def index(home: Path, database: Database) -> Iterator[VectorIndex]:
+    opened = VectorIndex(home, database)
+    yield opened
+    opened.close()
+
+
+def markdown(tmp_path: Path, text: str) -> LoadedDocument:
+    file = tmp_path / "some-page.md"
+    file.write_text(text, encoding="utf-8")
+    return loaders.load(file)
+
+
+# Loaders
+
+
+def test_headings_form_a_path_and_front_matter_names_the_page(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        '---\ntitle: "Time off: all of it"\nurl: https://in.example/leave\ntags:\n  - x\n---\nIntro.\n\n'
+        "## Leave {#leave}\nFirst.\n### Carry `over` ##\nSecond.\n## Sick\nThird.\n",
+    )
+    assert (loaded.title, loaded.url) == ("Time off: all of it", "https://in.example/leave")
+    assert [(s.heading, s.text) for s in loaded.sections] == [
+        ("", "Intro."),
+        ("Leave", "First."),
+        ("Leave > Carry over", "Second."),
+        ("Sick", "Third."),
+    ]
+
+
+def test_the_first_top_heading_is_the_title_and_underlined_headings_count(tmp_path: Path) -> None:
+    loaded = markdown(tmp_path, "Time off\n========\n\nIntro.\n\nCarry over\n----------\n\nFive days.\n\n---\n\nEnd.\n")
+    assert loaded.title == "Time off"
+    assert [(s.heading, s.text) for s in loaded.sections] == [
+        ("", "Intro."),
+        ("Carry over", "Five days.\n\nEnd."),
+    ]
+
+
+def test_a_page_without_any_title_is_named_after_its_file(tmp_path: Path) -> None:
+    assert markdown(tmp_path, "Words.").title == "Some page"
+
+
+def test_shortcodes_and_comments_go_and_their_words_stay(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        'Ask in {% slack_channel "people-ops" %} or see [the form]({% page "/forms/#eft" %}).\n'
+        '{% alert "Note" %}\nKeep this.\n{% endalert %}\n<!-- not\nthis -->{{ site.url }}'
+        "{% comment %}nor this{% endcomment %}\n",
+    )
+    assert loaded.sections[0].text == "Ask in #people-ops or see the form (/forms/#eft).\n\nKeep this."
+
+
+def test_code_survives_to_the_character(tmp_path: Path) -> None:
+    code = "```sh\n# no heading\nrm *old* <file> && echo '{{.State}}' _x_\n```"
+    loaded = markdown(tmp_path, f"## Clean up\n\nRun `a <b> *c* __d__`:\n\n{code}\n\n## Next\n\nDone.\n")
+    assert [s.heading for s in loaded.sections] == ["Clean up", "Next"]
+    assert loaded.sections[0].text == f"Run `a <b> *c* __d__`:\n\n{code}"
+
+
+def test_links_keep_words_and_address_to_the_character(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        "See [the **form**](https://x.example/a_b_(c)?q=1&copy=2_3_), <https://y.example/*z*>, [ref][r], "
+        "[below](#here), [me](mailto:me@x.example), ![a chart](c.png) and [https://z.example](https://z.example).\n\n"
+        "[r]: https://r.example/_r_\n",
+    )
+    assert loaded.sections[0].text == (
+        "See the form (https://x.example/a_b_(c)?q=1&copy=2_3_), https://y.example/*z*, "
+        "ref (https://r.example/_r_), below, me (me@x.example), a chart and https://z.example."
+    )
+
+
+def test_emphasis_and_tags_go_but_placeholders_and_snake_case_stay(tmp_path: Path) -> None:
+    loaded = markdown(tmp_path, "**Bold** *it* _too_<br>a_b_c 2 * 3 <your-name> &amp; <b>x</b> 5\\*\n")
+    assert loaded.sections[0].text == "Bold it too\na_b_c 2 * 3 <your-name> & x 5*"
+
+
+def test_tables_become_plain_rows_in_both_notations(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        "| City | Rate |\n|------|:----:|\n|Berlin| 90 |\n\n<table><tr><th>A</th><th>B</th></tr>"
+        '<tr><td>1<br>2</td><td><a href="https://x.example">x</a></td></tr></table>\n',
+    )
+    assert loaded.sections[0].text == ("| City | Rate |\n| Berlin | 90 |\n\n| A | B |\n| 1 2 | x (https://x.example) |")
+
+
+def test_html_reads_like_markdown(tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(
+        "<html><head><title>Travel &amp; rest</title><link rel=canonical href='https://in.example/t'>"
+        "<style>p {x}</style></head><body><nav>Menu</nav><h1>Travel &amp; rest</h1><p>Book\n early.</p>"
+        "<h2>Trains</h2><ul><li>First <b>class</b></li><li>Second</li></ul><pre>a  # b\n c</pre>"
+        "<script>alert(1)</script></body></html>"
+    )
+    loaded = loaders.load(file)
+    assert (loaded.title, loaded.url) == ("Travel & rest", "https://in.example/t")
+    assert [s.heading for s in loaded.sections] == ["", "Trains"]
+    assert loaded.sections[0].text == "Book early."
+    assert loaded.sections[1].text == "- First class\n- Second\n\n```\na  # b\n c\n```"
+
+
+def test_csv_rows_are_sections(tmp_path: Path) -> None:
+    file = tmp_path / "faq.csv"
+    file.write_text('Question,Answer,Tag\n"Who pays, then?","The company.\nAlways.",x\nEmpty?,,y\n')
+    assert loaders.load(file).sections == (Section("Who pays, then?", "The company.\nAlways."),)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.md", b"\x89PNG\r\n\x00\x00", "binary"),
+        ("a.md", b"caf\xe9", "not UTF-8 text"),
+        ("a.md", b" \n", "holds no text"),
+        ("a.md", b"---\ntitle: Only\n---\n", "holds no text"),
+        ("a.xyz", b"words", "of a kind that cannot be read"),
+        ("a.csv", b"x,y\n1,2\n", "columns question and answer"),
+    ],
+)
+def test_bad_files_give_one_sentence(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        loaders.load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_page_that_only_moved_says_where_to(tmp_path: Path) -> None:
+    loaded = markdown(tmp_path, "---\ntitle: Org chart\nredirect_to: https://docs.example/org\n---\n")
+    assert loaded == LoadedDocument(
+        "Org chart", "https://docs.example/org", (Section("", "See https://docs.example/org"),)
+    )
+
+
+@given(st.text(max_size=400))
+@settings(max_examples=100, deadline=None)
+def test_no_text_breaks_the_markdown_loader(text: str) -> None:
+    path = Path("x.md")
+    try:
+        loaded = loaders.parse(path, text.encode("utf-8", "surrogatepass"))
+    except UserError:
+        return
+    assert all(section.text.strip() for section in loaded.sections)
+    assert not re.search("[\ue000\ue001\x00-\x08]", "".join(s.heading + s.text for s in loaded.sections))
+
+
+# Chunker
+
+
+def cut(*sections: Section, title: str = "Title") -> list[chunker.Piece]:
+    return list(chunker.split(LoadedDocument(title, "", sections), words)[1])
+
+
+def size(title: str, piece: chunker.Piece) -> int:
+    return words([f"{title} > {piece.heading}\n{piece.text}"])[0]
+
+
+def test_short_sections_stay_whole_under_their_heading() -> None:
+    pieces = cut(Section("", "Intro."), Section("A > B", "One.\n\nTwo."))
+    assert [(p.heading, p.text, p.section) for p in pieces] == [
+        ("", "Intro.", "Intro."),
+        ("A > B", "One.\n\nTwo.", "One.\n\nTwo."),
+    ]
+
+
+def test_long_sections_are_cut_between_sentences() -> None:
+    text = " ".join(f"Sentence number {n} has a few words (e.g. this)." for n in range(60))
+    pieces = cut(Section("H", text))
+    assert len(pieces) > 2
+    assert all(p.text.startswith("Sentence") and p.text.endswith(").") for p in pieces)
+    assert " ".join(p.text for p in pieces) == text
+
+
+def test_list_items_are_not_torn() -> None:
+    items = [f"- item {n} with some words\n  and a second line" for n in range(40)]
+    pieces = cut(Section("H", "\n".join(items)))
+    assert "\n".join(p.text for p in pieces) == "\n".join(items)
+    assert all(p.text.startswith("- item") and p.text.endswith("second line") for p in pieces)
+
+
+def test_long_tables_repeat_their_header() -> None:
+    rows = [f"| city {n} | {n} euros a day |" for n in range(60)]
+    pieces = cut(Section("Rates", "\n".join(["| City | Rate |", *rows])))
+    assert len(pieces) > 2
+    assert all(p.text.startswith("| City | Rate |\n| city") for p in pieces)
+    assert [line for p in pieces for line in p.text.split("\n")[1:]] == rows
+
+
+def test_the_section_surrounds_the_passage_and_is_capped() -> None:
+    text = "\n\n".join(f"Paragraph {n} " + "word " * 60 for n in range(40))
+    pieces = cut(Section("H", text))
+    assert all(p.text in p.section and len(p.section) <= chunker.SECTION_CHARS for p in pieces)
+    middle = pieces[len(pieces) // 2]
+    assert 0 < middle.section.index(middle.text) < len(middle.section) - len(middle.text)
+
+
+LINES = st.sampled_from(
+    [
+        "word " * 30,
+        "- item one",
+        "1. first",
+        "| a | b |",
+        "| " + "cell " * 120 + "|",
+        "```",
+        "",
+        "x" * 900,
+        "One. Two! ",
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=30), st.text(max_size=300), st.text(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_no_passage_exceeds_the_limit_and_no_word_is_lost(lines: list[str], title: str, heading: str) -> None:
+    text = "\n".join(lines)
+    short, pieces = chunker.split(LoadedDocument(title, "", (Section(heading, text),)), words)
+    assert all(size(short, piece) + chunker.SPECIAL <= LIMIT for piece in pieces)
+    kept = re.sub(r"\s", "", "".join(piece.text for piece in pieces))
+    assert len(kept) >= len(re.sub(r"\s", "", text))
+
+
+# Ingest
+
+
+def test_only_what_changed_is_embedded_again(database: Database, embedder: WordHashes, pages: Path) -> None:
+    assert ingest(database, embedder, [pages]) == IngestResult(3, 4, 0, 0, ())
+    embedder.encoded = 0
+    assert ingest(database, embedder, [pages]) == IngestResult(0, 0, 3, 0, ())
+    assert embedder.encoded == 0
+    (pages / "travel.md").write_text("Fly never.")
+    (pages / "phones.txt").unlink()
+    assert ingest(database, embedder, [pages]) == IngestResult(1, 1, 1, 1, ())
+    assert {Path(p).name for p in documents.hashes(database, "workspace")} == {"leave.md", "travel.md"}
+
+
+def test_one_folder_does_not_remove_what_came_from_another(
+    database: Database, embedder: WordHashes, pages: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "pages-of-others"
+    other.mkdir()
+    (other / "a.md").write_text("Words.")
+    ingest(database, embedder, [pages])
+    assert ingest(database, embedder, [other]).removed == 0
+    assert ingest(database, embedder, [pages / "leave.md"]) == IngestResult(0, 0, 1, 0, ())
+    assert documents.counts(database)[0] == 4
+
+
+def test_broken_files_are_named_and_the_rest_goes_in(database: Database, embedder: WordHashes, pages: Path) -> None:
+    (pages / "broken.md").write_bytes(b"\x00\x01")
+    (pages / "manual.pdf").write_bytes(b"%PDF")
+    (pages / "picture.png").write_bytes(b"\x89PNG")
+    result = ingest(database, embedder, [pages])
+    assert (result.documents, {Path(f.path).name for f in result.failed}) == (3, {"broken.md", "manual.pdf"})
+    assert Failure(str(pages / "broken.md"), "broken.md is a binary file, not text.") in result.failed
+
+
+def test_hidden_files_and_links_that_lead_out_are_passed_by(
+    database: Database, embedder: WordHashes, pages: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside.md").write_text("Secret plans.")
+    (pages / "link.md").symlink_to(tmp_path / "outside.md")
+    (pages / ".hidden.md").write_text("Hidden.")
+    (pages / ".git").mkdir()
+    (pages / ".git" / "x.md").write_text("Hidden.")
+    assert ingest(database, embedder, [pages]).documents == 3
+
+
+def test_a_missing_path_stops_before_anything_changes(database: Database, embedder: WordHashes, pages: Path) -> None:
+    with pytest.raises(NotFoundError, match="does not exist"):
+        ingest(database, embedder, [pages, pages / "nowhere"])
+    assert documents.counts(database) == (0, 0)
+
+
+def test_another_model_embeds_everything_again(
+    database: Database,
+    index: VectorIndex,
+    embedder: WordHashes,
+    pages: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ingest(database, embedder, [pages])
+    index.try_open()
+    larger = WordHashes("larger", 96)
+    with caplog.at_level(logging.WARNING):
+        found = Retriever(database, larger, index).search("trains")
+    assert "embedded by hashes" in caplog.text
+    assert [p.document for p in found] == ["Travel"]  # by words alone
+    ingest(database, larger, [pages])
+    assert documents.embedder(database) == ("larger", 96)
+    assert Retriever(database, larger, index).hits("book trains early")[0].cosine > 0.5
+    index.drain()
+    assert index.check().ok
+
+
+def test_progress_ends_with_everything_done(database: Database, embedder: WordHashes, pages: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    ingest(database, embedder, [pages], progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (4, 4)
+
+
+# Words
+
+
+@pytest.mark.parametrize("question", ['"', "a AND", "NEAR(x", "x* OR NOT", "col:y", "^x - +", "🙂", "\x00", "e\u0301"])
+def test_operators_are_only_words(database: Database, embedder: WordHashes, pages: Path, question: str) -> None:
+    ingest(database, embedder, [pages])
+    plain = lexical.search(database, "trains", 5, ("workspace",))
+    assert len(plain) == 1
+    assert lexical.search(database, f"{question} trains", 5, ("workspace",))[0][0] == plain[0][0]
+
+
+def test_any_text_is_a_safe_query(home: Path) -> None:
+    database = Database(home)
+    ingest_one(database, "Book trains early.")
+
+    @given(st.text(max_size=200))
+    @settings(max_examples=200, deadline=None)
+    def harmless(text: str) -> None:
+        assert len(lexical.search(database, text, 5, ("workspace",))) <= 1
+        assert set(lexical.scores(database, text, [1])) <= {1}
+
+    harmless()
+
+
+def ingest_one(database: Database, text: str) -> None:
+    file = database.home / "one.md"
+    file.write_text(text)
+    ingest(database, WordHashes(), [file])
+
+
+def test_stop_words_do_not_count_unless_alone(database: Database) -> None:
+    assert lexical.query("What is the rate of it?") == '"rate"'
+    assert lexical.query("who is it") == '"who" OR "is" OR "it"'
+    assert lexical.query("?!") == ""
+
+
+# Search
+
+
+def test_both_rankings_count_and_one_is_best() -> None:
+    fused = fuse([([1, 2], 1.0), ([1, 3], 1.0)])
+    assert list(fused) == [1, 2, 3]
+    assert fused[1] == pytest.approx(1.0)
+    assert fuse([([2, 1], 2.0), ([1, 2], 1.0)])[2] > fuse([([2, 1], 2.0), ([1, 2], 1.0)])[1]
+
+
+def test_the_right_passage_comes_first_with_all_scores(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    hit = Retriever(database, embedder, index).hits("How many days carry over?", k=2)[0]
+    assert (hit.passage.document, hit.passage.heading) == ("Leave", "Carry over")
+    assert hit.fused == hit.passage.score == pytest.approx(1.0)
+    assert hit.cosine > 0
+    assert hit.bm25 > 0
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_private_channel_is_found_only_from_inside(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path, opened: bool
+) -> None:
+    secret = pages.parent / "secret.md"
+    secret.write_text("# Merger\n\nThe merger closes in May.")
+    ingest(database, embedder, [pages])
+    ingest(database, embedder, [secret], scope=PRIVATE)
+    assert not opened or index.try_open()
+    retriever = Retriever(database, embedder, index)
+    assert "Merger" not in {p.document for p in retriever.search("When does the merger close in May?", 50)}
+    assert retriever.search("When does the merger close?", 1, ("workspace", PRIVATE))[0].document == "Merger"
+    assert retriever.search("When does the merger close?", 50, ()) == []
+
+
+def test_an_index_that_lies_about_scopes_is_not_believed(
+    database: Database, home: Path, embedder: WordHashes, pages: Path
+) -> None:
+    class Liar(VectorIndex):
+        def search(self, vector: object, k: int, scopes: object) -> list[tuple[int, float]]:
+            return [(i, 1.0) for i in range(1, 10)]
+
+    ingest(database, embedder, [pages], scope=PRIVATE)
+    assert Retriever(database, embedder, Liar(home, database)).search("days") == []
+
+
+# Index
+
+
+def test_the_index_and_the_exact_search_agree(
+    home: Path, database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    vector = embedder.encode(["book a train for five days"])[0]
+    exact = VectorIndex(home, database).search(vector, 4, ("workspace",))
+    found = index.search(vector, 4, ("workspace",))
+    assert [i for i, _ in found] == [i for i, _ in exact]
+    np.testing.assert_allclose([c for _, c in found], [c for _, c in exact], atol=1e-5)
+
+
+def test_a_second_opener_stays_outside_and_still_answers_freshly(
+    home: Path, database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    second = VectorIndex(home, database)
+    assert not second.try_open()
+    assert (second.drain(), second.rebuild()) == (0, 0)
+    (pages / "new.md").write_text("Bicycles are repaired on Fridays.")
+    ingest(database, embedder, [pages])
+    vector = embedder.encode(["bicycles repaired"])[0]
+    for reader in (second, index):
+        best = reader.search(vector, 1, ("workspace",))[0][0]
+        assert documents.passages(database, [best], ("workspace",))[0].document == "New"
+    assert documents.backlog(database) == 0  # the owner took the change up while it was asked
+    index.close()
+    assert second.try_open()
+    second.close()
+
+
+def test_the_outbox_is_applied_and_removed_rows_are_gone(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    (pages / "leave.md").unlink()
+    ingest(database, embedder, [pages])
+    assert index.drain() == 2
+    assert index.check().ok
+    assert len(index.search(embedder.encode(["days"])[0], 10, ("workspace",))) == 2
+
+
+def test_a_long_backlog_is_not_applied_while_somebody_waits(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    monkeypatch.setattr("retrieval.index.DRAIN_WHILE_ASKED", 0)
+    (pages / "new.md").write_text("Bicycles are repaired on Fridays.")
+    ingest(database, embedder, [pages])
+    found = index.search(embedder.encode(["bicycles repaired fridays"])[0], 1, ("workspace",))
+    assert documents.passages(database, [found[0][0]], ("workspace",))[0].document == "New"
+    assert documents.backlog(database) == 1
+    assert index.drain() == 1
+
+
+def test_reopening_finds_the_same_rows(home: Path, database: Database, embedder: WordHashes, pages: Path) -> None:
+    ingest(database, embedder, [pages])
+    for _ in range(2):
+        index = VectorIndex(home, database)
+        assert index.try_open()
+        assert index.check().ok
+        folder = (home / "index" / "current").read_text()
+        index.close()
+    assert [p.name for p in (home / "index").iterdir() if p.is_dir()] == [folder]
+
+
+@pytest.mark.parametrize("damage", ["marker", "missing row", "foreign row", "other model", "no pointer"])
+def test_an_index_that_cannot_be_trusted_is_rebuilt(
+    home: Path, database: Database, embedder: WordHashes, pages: Path, damage: str
+) -> None:
+    ingest(database, embedder, [pages])
+    index = VectorIndex(home, database)
+    assert index.try_open()
+    before = (home / "index" / "current").read_text()
+    rows = index._open_rows
+    if damage == "missing row":
+        rows.delete(ids=["1"])
+    elif damage == "foreign row":
+        rows.upsert(ids=["999"], embeddings=embedder.encode(["x"]), metadatas=[{"scope": "workspace"}])
+    index.close()
+    if damage == "marker":
+        (home / "index" / "opening").touch()
+    elif damage == "other model":
+        documents.set_embedder(database, "other", 64)
+    elif damage == "no pointer":
+        (home / "index" / "current").unlink()
+    again = VectorIndex(home, database)
+    assert again.try_open()
+    assert again.check().ok
+    assert (home / "index" / "current").read_text() != before
+    again.close()
+
+
+def test_a_failing_index_does_not_cost_an_answer(
+    database: Database,
+    index: VectorIndex,
+    embedder: WordHashes,
+    pages: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    index._client.delete_collection("passages")  # type: ignore[union-attr]
+    assert len(index.search(embedder.encode(["days"])[0], 2, ("workspace",))) == 2
+    assert "searching exactly" in caplog.text
+    assert index.drain() == 4  # every row again, in a new index
+    assert index.check().ok
+
+
+def test_an_outbox_that_cannot_be_applied_rebuilds_the_index(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    index._client.delete_collection("passages")  # type: ignore[union-attr]
+    (pages / "new.md").write_text("Bicycles are repaired on Fridays.")
+    ingest(database, embedder, [pages])
+    assert len(index.search(embedder.encode(["days"])[0], 10, ("workspace",))) == 5
+    assert "which is rebuilt" in caplog.text
+    assert index.check().ok
+
+
+def test_many_threads_may_search_while_documents_change(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    retriever = Retriever(database, embedder, index)
+
+    def ask(number: int) -> str:
+        if number % 5 == 0:
+            (pages / f"new{number}.md").write_text(f"Bicycle {number} is repaired on Fridays.")
+            ingest(database, embedder, [pages / f"new{number}.md"])
+        found = retriever.search("How many days carry over?", 3)[0].heading
+        database.close()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(ask, range(40))) == {"Carry over"}
+    index.drain()
+    assert index.check().ok
+
+
+def test_an_empty_index_opens_and_takes_up_the_first_documents(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    assert index.try_open()
+    assert index.search(embedder.encode(["days"])[0], 3, ("workspace",)) == []
+    ingest(database, embedder, [pages])
+    assert len(index.search(embedder.encode(["days"])[0], 3, ("workspace",))) == 3
+    assert index.check().ok
+
+
+def test_the_owner_is_one_process(home: Path, database: Database, index: VectorIndex) -> None:
+    assert index.try_open()
+    code = (
+        "import sys, pathlib; from storage.database import file_lock\n"
+        "try:\n    file_lock(pathlib.Path(sys.argv[1]), wait=False).__enter__()\n"
+        "except BlockingIOError:\n    sys.exit(7)"
+    )
+    command = [sys.executable, "-c", code, str(home / "index.lock")]
+    assert subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode == 7
+
+
+# Commands
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    from retrieval import commands
+    from storage import cli
+    from storage import settings as table
+
+    monkeypatch.setattr("retrieval.embedder.Embedder", lambda model: WordHashes())
+    context = cli.Context(table.load({}, overrides={"HOME": str(home)}))
+
+    def invoke(name: str, *arguments: object) -> tuple[dict[str, Any], str]:
+        result = CliRunner().invoke(
+            getattr(commands, name), [*map(str, arguments), "--json"], obj=context, catch_exceptions=False
+        )
+        return json.loads(result.stdout) if result.stdout else {}, result.stderr
+
+    return invoke
+
+
+def test_ingest_and_search_speak_the_agreed_json(run: Run, pages: Path) -> None:
+    (pages / "broken.md").write_bytes(b"\x00")
+    result, _ = run("ingest", pages)
+    assert result == {
+        "ok": True,
+        "documents": 3,
+        "passages": 4,
+        "unchanged": 0,
+        "removed": 0,
+        "failed": [{"path": str(pages / "broken.md"), "reason": "broken.md is a binary file, not text."}],
+    }
+    found, _ = run("search", "book trains early", "-k", 1)
+    assert found["ok"] is True
+    assert [p["document"] for p in found["passages"]] == ["Travel"]
+    assert found["passages"][0].keys() >= {"document", "heading", "text", "score"}
+
+
+def test_search_reads_many_questions_from_a_file(run: Run, pages: Path, tmp_path: Path) -> None:
+    run("ingest", pages)
+    lines = tmp_path / "in.jsonl"
+    lines.write_text('{"question": "book trains", "id": 7}\n{"question": " "}\n')
+    result, _ = run("search", "--batch", lines, "--out", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert result["lines"] == 2
+    assert (rows[0]["id"], rows[0]["ok"], rows[0]["passages"][0]["document"]) == (7, True, "Travel")
+    assert (rows[1]["ok"], rows[1]["error"]["code"]) == (False, "bad_input")
+
+
+def test_ingest_says_when_the_bot_owns_the_index(run: Run, pages: Path, database: Database, index: VectorIndex) -> None:
+    index.try_open()
+    result, stderr = run("ingest", pages)
+    assert result["documents"] == 3
+    assert "owns the vector index" in stderr
+    assert index.drain() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("ingest", "nowhere"), "does not exist"),
+        (("ingest", ".", "--scope", "everyone!"), "is no scope"),
+        (("search", "  "), "empty"),
+        (("search", "x" * 50_000), "at most"),
+    ],
+)
+def test_mistakes_are_one_sentence(run: Run, arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_file_that_fails_is_an_error(run: Run, tmp_path: Path, database: Database) -> None:
+    (tmp_path / "x.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="binary"):
+        run("ingest", tmp_path / "x.md")
+    assert documents.counts(database) == (0, 0)
+
+
+def test_the_commands_import_nothing_heavy() -> None:
+    code = (
+        "import sys, retrieval.commands, retrieval.retriever, retrieval.ingest\n"
+        "heavy = {'torch', 'chromadb', 'sentence_transformers', 'transformers'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

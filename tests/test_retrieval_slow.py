@@ -1,0 +1,115 @@
+"""Retrieval with the real sentence model, on the demo company's pages."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.chunker import LIMIT, SPECIAL
+from retrieval.embedder import Embedder
+from retrieval.index import VectorIndex
+from retrieval.ingest import ingest
+from retrieval.retriever import Retriever
+from storage import documents
+from storage.database import Database
+from storage.errors import UserError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+COMPANY = Path(__file__).parents[1] / "storage" / "company"
+QUESTIONS = {
+    "how many days off can I take over into next year": "leave.md",
+    "whats the hotel budget when I go to a client": "per-diem.md",
+    "can i get a second screen for my desk at home": "monitors.md",
+    "my boss wants me to be reachable on saturday night, do i get paid extra": "on-call.md",
+    "someone sent me a weird mail with a link": "phishing.md",
+    "when does the salary arrive": "payroll.md",
+    "I broke my laptop": "laptops.md",
+    "may i work from my parents' place for a month": "remote-work.md",
+    "how long am I on trial as a new hire": "probation.md",
+    "got the flu, what now": "sick-leave.md",
+    "who looks after me in the first weeks": "buddy-program.md",
+    "book a room for six people": "meeting-rooms.md",
+}
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder()
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Iterator[Retriever]:
+    home = tmp_path_factory.mktemp("home")
+    database = Database(home)
+    result = ingest(database, embedder, [COMPANY / "pages"])
+    assert not result.failed
+    index = VectorIndex(home, database)
+    assert index.try_open()
+    assert index.check().ok
+    yield Retriever(database, embedder, index)
+    index.close()
+
+
+def test_natural_questions_find_their_page(retriever: Retriever) -> None:
+    missed = [question for question, page in QUESTIONS.items() if not is_found(retriever, question, page)]
+    assert len(missed) <= 1, missed
+
+
+def test_golden_questions_find_their_page(retriever: Retriever) -> None:
+    rows = [json.loads(line) for line in (COMPANY / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [row for row in rows if row.get("page")]
+    assert len(asked) >= 30
+    missed = [row["question"] for row in asked if not is_found(retriever, row["question"], row["page"])]
+    assert len(missed) <= 0.05 * len(asked), missed
+
+
+def is_found(retriever: Retriever, question: str, page: str) -> bool:
+    """Whether the page is among the first five; `services` stands for the three pages of the services."""
+    names = names_by_id(retriever._database)
+    found = [names[passage.document_id] for passage in retriever.search(question, 5)]
+    return any(name.startswith("service-") if page == "services" else name == page for name in found)
+
+
+def names_by_id(database: Database) -> dict[int, str]:
+    return {row["id"]: Path(row["path"]).name for row in database.rows("SELECT id, path FROM documents")}
+
+
+def test_no_stored_passage_is_longer_than_the_model_reads(retriever: Retriever, embedder: Embedder) -> None:
+    database = retriever._database
+    ids = [row["id"] for row in database.rows("SELECT id FROM passages")]
+    stored = documents.passages(database, ids, ("workspace",))
+    lengths = embedder.count_tokens([passage.titled for passage in stored])
+    assert max(lengths) + SPECIAL <= LIMIT
+
+
+def test_fast_vectors_are_the_exact_ones(embedder: Embedder) -> None:
+    texts = [f"Passage {n} about leave and travel. " * (1 + n % 9) for n in range(70)] + ["", "x"]
+    fast = embedder.encode(texts)
+    exact = Embedder(exact=True)
+    plain = exact.load().encode(texts, normalize_embeddings=True)
+    assert fast.shape == (72, 384)
+    assert fast.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(fast, axis=1), 1, atol=1e-5)
+    assert (fast * plain).sum(axis=1).min() > 0.99
+    np.testing.assert_allclose(exact.encode(texts), plain, atol=1e-5)
+
+
+def test_encoding_leaves_torch_as_it_was(embedder: Embedder) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    embedder.encode([f"text {n}" for n in range(40)])
+    assert torch.get_num_threads() == before
+
+
+def test_nothing_and_no_model_are_handled(embedder: Embedder, tmp_path: Path) -> None:
+    assert embedder.encode([]).shape == (0, 384)
+    assert embedder.count_tokens([]) == []
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Embedder(str(tmp_path)).load()
