@@ -169,14 +169,14 @@ explain() {
 ensure_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do
-    command -v "$name" >/dev/null && return
+    command -v "$name" >/dev/null && command -v chromedriver >/dev/null && return
   done
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    say "chromium for the browser tests, by apt-get"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } \
+    say "chromium and its driver for the browser tests, by apt-get"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium chromium-driver; } \
       >>"$LOG" 2>&1 </dev/null && return
   fi
-  say "no Chromium here, so the browser tests will be skipped: install the package chromium to run them"
+  say "no Chromium with chromedriver here, so the browser tests are skipped: install chromium and chromium-driver"
 }
 
 # Sourcing the file gives its functions only.

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from storage import manifest
 from storage.database import file_lock
@@ -50,8 +51,11 @@ def gguf_file() -> Path:
 def convert(gguf: Path, temporary: Path, final: Path) -> None:
     """Dequantise a GGUF into fp32 safetensors with its tokenizer, sealed."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    quiet: Any = transformers.utils.logging
+    quiet.disable_progress_bar()
     log.info("converting %s once, about 20 seconds", gguf.name)
     shutil.rmtree(temporary, ignore_errors=True)
     where = {"gguf_file": gguf.name}

@@ -31,6 +31,7 @@ class LocalGenerator:
         self.folder = folder
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = load_model(folder, form)
+        self.device = self.model.device
         self.eos = int(self.tokenizer.eos_token_id)
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
@@ -54,8 +55,8 @@ class LocalGenerator:
     def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
         """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
         width = max(map(len, prompts))
-        ids = torch.tensor([[self.eos] * (width - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[self.eos] * (width - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
         with torch.inference_mode():
             out = self.model.generate(
                 inputs=ids,
@@ -98,7 +99,7 @@ class LocalGenerator:
         room = max_tokens - len(written)
         if room <= 0:
             return Generation(self._text(written), tuple(logprobs), tuple(margins), stopped=False)
-        ids = torch.tensor([[*prompt, *written]])
+        ids = torch.tensor([[*prompt, *written]], device=self.device)
         with torch.inference_mode():
             out = self.model.generate(
                 inputs=ids,
@@ -125,7 +126,7 @@ class LocalGenerator:
     def logits(self, ids: list[int]) -> torch.Tensor:
         """Raw logits [tokens, vocabulary] in fp32 for one sequence."""
         with torch.inference_mode():
-            return torch.as_tensor(self.model(torch.tensor([ids])).logits[0]).float()
+            return torch.as_tensor(self.model(torch.tensor([ids], device=self.device)).logits[0]).float()
 
     def _text(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
@@ -137,7 +138,7 @@ def load_model(folder: Path, form: str) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
-    model.eval()
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise IntegrityError(f"{folder.name} holds weights that are not finite numbers.")
     return model
@@ -147,7 +148,7 @@ def scores(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[tuple[float, ..
     """Log-probability of each token and the best logit's margin over the second; logits is [tokens, vocabulary]."""
     if not len(tokens):
         return (), ()
-    chosen = logits.log_softmax(-1).gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+    chosen = logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
     best = logits.topk(2, dim=-1).values
     return tuple(chosen.tolist()), tuple((best[:, 0] - best[:, 1]).tolist())
 

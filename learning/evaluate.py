@@ -125,6 +125,7 @@ def drift(engine: LocalGenerator, anchors: Sequence[Anchor]) -> float:
         ids = [*anchor.prompt_ids, *anchor.answer_ids]
         with torch.inference_mode():
             logits = engine.logits(ids)[len(anchor.prompt_ids) - 1 : -1]
-            total += float(divergence(logits, anchor.top_ids, anchor.top_logprobs)) * len(anchor.answer_ids)
+            teacher = anchor.top_ids.to(logits.device), anchor.top_logprobs.to(logits.device)
+            total += len(logits) * float(divergence(logits, *teacher))
         tokens += len(anchor.answer_ids)
     return total / tokens if tokens else 0.0

@@ -64,11 +64,12 @@ def prove(base: Path, adapter: Path, merged: Path, chats: Sequence[Sequence[Mess
     """Compare the merged folder with base + adapter on some chats, and its files with the base's."""
     engine = LocalGenerator(merged, form="float32")
     prompts = [engine.prompt_ids(c) for c in chats]
-    pair = scaled(load_pair(base, adapter), scale)
+    pair = scaled(load_pair(base, adapter), scale).to(engine.device)
     differences, equal = [], []
     for ids in prompts:
+        row = torch.tensor([ids], device=engine.device)
         with torch.inference_mode():
-            left, right = engine.model(torch.tensor([ids])).logits, pair(torch.tensor([ids])).logits
+            left, right = engine.model(row).logits, pair(row).logits
         differences.append(float((left - right).abs().max()))
         equal.append((left.argmax(-1) == right.argmax(-1)).float().mean().item())
     return Parity(
@@ -84,7 +85,7 @@ def largest_change(base: Path, merged: Any) -> float:
     """The largest absolute difference of any weight; 0 means that the merge did nothing."""
     pristine = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     before = dict(pristine.named_parameters())
-    return max(float((p - before[n]).abs().max()) for n, p in merged.named_parameters())
+    return max(float((p.detach().cpu() - before[n].detach()).abs().max()) for n, p in merged.named_parameters())
 
 
 def tokenizer_of(folder: Path) -> tuple[Any, ...]:

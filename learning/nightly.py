@@ -3,33 +3,39 @@
     lock -> snapshot -> replay -> train -> merge -> evaluate -> gate -> calibrate -> publish -> report
 
 It ends in one of three outcomes: promoted, kept_champion (a gate failed, and says which), nothing_to_learn.
-The running bot is another process; it sees the new champion in the registry and swaps by itself.
+The running bot is another process; it sees the new champion in the registry and swaps by itself. A night that was
+cut short leaves the champion as it is, and its trained adapter to the next night if that would train the same.
 """
 
+import errno
+import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bot import base_model, desk, prompt
 from bot.generator import LocalGenerator
-from learning import calibrate, dataset, evaluate, gates, merge, publish, replay, train
+from learning import calibrate, dataset, evaluate, gates, labels, merge, publish, replay, train
 from learning.dataset import Snapshot
 from retrieval.embedder import Embedder
-from storage import nights, registry
-from storage.database import Database, file_lock, now
+from storage import manifest, nights, registry
+from storage.database import Database, Row, file_lock, now
 from storage.domain import Memory, ModelVersion
-from storage.errors import ConflictError, UserError
+from storage.errors import ConflictError, NightshiftError, OutOfSpaceError, UserError
 from storage.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PARITY_PROMPTS = 16
 CANARIES = 8
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_IN_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
+"""What libraries written in other languages say of it."""
 EPOCHS = ((30, 10), (120, 8), (10_000, 6))
 """Epochs by number of facts: few facts need more passes (DECISIONS.md)."""
 
@@ -61,6 +67,15 @@ class Night:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A trained adapter in its sealed folder, and what is noted of its training."""
+
+    version: str
+    folder: Path
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A trained, merged and measured version that is not published yet."""
 
@@ -81,20 +96,45 @@ def run(
     rebuild: bool = False,
     minutes: float | None = None,
 ) -> dict[str, Any]:
-    """One night; returns its report. Raises ConflictError when another night is running."""
+    """One night; returns its report.
+
+    Raises ConflictError when another night is running, OutOfSpaceError when the disk is full.
+    """
     night = Night(database, settings, say, minutes)
     with only_one(database.home):
+        for cut_short in nights.unfinished(database):
+            failed(database, cut_short, "It was cut short: killed, or the machine went down.")
         run_id = nights.begin(database)
         try:
             report = learn(night, dry_run=dry_run, rebuild=rebuild)
         except BaseException as error:
-            sentence = str(error) or type(error).__name__
-            nights.finish(database, run_id, outcome="failed", version="", parent="", reason=sentence, report={})
-            raise
+            named = in_a_sentence(error, database.home)
+            with suppress(NightshiftError):  # a full disk cannot take this note either
+                failed(database, run_id, str(named) or type(named).__name__)
+            if named is error:
+                raise
+            raise named from error
         told = {k: report[k] for k in ("outcome", "version", "parent", "reason")}
         nights.finish(database, run_id, **told, report=report)
         nights.owe(database, "", "nightly_report", {"text": in_words(report), "report": report})
     return report
+
+
+def failed(database: Database, run_id: int, reason: str) -> None:
+    """Note that a night failed, and tell the reviewers."""
+    with database.write():
+        nights.finish(database, run_id, outcome="failed", version="", parent="", reason=reason, report={})
+        nights.owe(database, "", "alert", {"text": f"The night failed and the champion goes on serving. {reason}"})
+
+
+def in_a_sentence(error: BaseException, home: Path) -> BaseException:
+    """What the operator is told: a full disk by name, whichever library met it first; everything else as it is."""
+    full = isinstance(error, OSError) and error.errno in FULL
+    if isinstance(error, NightshiftError) or not (full or any(words in str(error) for words in FULL_IN_WORDS)):
+        return error
+    return OutOfSpaceError(
+        f"The disk that holds {home} is full; free some space and run the night again. The champion goes on serving."
+    )
 
 
 def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
@@ -112,9 +152,12 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return back_to_base(night)
     candidate = make(night, snapshot, embedder, rebuild=rebuild)
     if not candidate.verdict.passed:
-        return report_of(night, "kept_champion", candidate.version, candidate.verdict.reason, candidate)
-    with night.stage("publish"):
-        publish_candidate(night, snapshot, candidate)
+        return keep_champion(night, candidate, candidate.verdict.reason)
+    try:
+        with night.stage("publish"):
+            publish_candidate(night, snapshot, candidate, embedder)
+    except ConflictError as error:  # a row was withdrawn while it was trained
+        return keep_champion(night, candidate, str(error))
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
 
 
@@ -122,30 +165,19 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     """Train, merge, measure and judge a version."""
     champion = registry.get(night.database, registry.champion(night.database))
     base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
-    version = new_name()
-    folder, adapter = (
-        publish.workshop(night.home, version),
-        publish.workshop(night.home, f"{version}-adapter"),
-    )
+    publish.preflight(night.home, base)
     with night.stage("replay"):
         anchors = replay.anchors(base, night.home / "cache", night.say)
     with night.stage("train"):
-        warm = None if rebuild or snapshot.withdrawn or not champion.adapter_path else Path(champion.adapter_path)
-        trained = train.train(
-            base,
-            snapshot.examples,
-            anchors.trained,
-            recipe(night.settings, snapshot),
-            warm_from=warm,
-            out=adapter,
-            progress=night.say,
-        )
+        fresh = rebuild or snapshot.withdrawn or not champion.adapter_path
+        adapter = adapter_for(night, snapshot, base, anchors, None if fresh else champion)
+    folder = publish.workshop(night.home, adapter.version)
     with night.stage("merge"):
-        merge.merge(base, adapter, folder)
+        merge.merge(base, adapter.folder, folder)
         chats = [prompt.messages(f.question) for f in snapshot.facts] + [
             prompt.messages(a.question) for a in anchors.held_out
         ]
-        parity = merge.prove(base, adapter, folder, chats[:PARITY_PROMPTS])
+        parity = merge.prove(base, adapter.folder, folder, chats[:PARITY_PROMPTS])
     with night.stage("evaluate"):
         form = night.settings.text("SERVING_FORM")
         engine = LocalGenerator(folder, form=form)
@@ -157,12 +189,38 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
             "general_drift": evaluate.drift(engine, anchors.held_out),
             **parity_values(parity),
         }
-    about = {
-        "recipe": trained.recipe,
-        "losses": trained.losses,
-        "warm_from": champion.version if warm else "base",
+    return Candidate(adapter.version, folder, adapter.folder, gates.judge(values), proofs, adapter.about)
+
+
+def adapter_for(
+    night: Night, snapshot: Snapshot, base: Path, anchors: replay.Anchors, warm: ModelVersion | None
+) -> Adapter:
+    """The adapter of this snapshot: trained and sealed now, or left whole by a night that was cut short."""
+    chosen = recipe(night.settings, snapshot)
+    purpose = {
+        "snapshot": snapshot.sha256,
+        "recipe": asdict(chosen),
+        "base": replay.weights_of(base),
+        "warm_from": warm.version if warm else registry.BASE,
     }
-    return Candidate(version, folder, adapter, gates.judge(values), proofs, about)
+    found = publish.half_made(night.database, purpose)
+    if found:
+        night.say("the adapter of a night that was cut short is taken up")
+        told = json.loads((found[1] / manifest.NAME).read_text())
+        return Adapter(*found, {name: told[name] for name in ("recipe", "losses", "warm_from")})
+    version = new_name(night.database)
+    trained = train.train(
+        base,
+        snapshot.examples,
+        anchors.trained,
+        chosen,
+        warm_from=Path(warm.adapter_path) if warm else None,
+        out=publish.workshop(night.home, f"{version}{publish.ADAPTER}"),
+        progress=night.say,
+    )
+    about = {"recipe": trained.recipe, "losses": trained.losses, "warm_from": purpose["warm_from"]}
+    folder, _ = publish.seal(trained.adapter, f"{version}{publish.ADAPTER}", (), {"purpose": purpose, **about})
+    return Adapter(version, folder, about)
 
 
 def fact_values(
@@ -194,14 +252,13 @@ def parity_values(parity: merge.Parity) -> dict[str, float]:
     }
 
 
-def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate) -> None:
+def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate, embedder: Embedder) -> None:
     """Store the new wordings, seal both folders, fit the confidence and switch the champion."""
     for fact in snapshot.facts:
         dataset.keep_wordings(night.database, fact)
     memories = tuple(Memory(candidate.version, p.correction_id, p.memorised, p.as_json()) for p in candidate.proofs)
     learnt = {m.correction_id for m in memories if m.memorised}
     canaries = [{"question": f.question, "answer": f.answer} for f in snapshot.facts if f.correction_id in learnt]
-    adapter, _ = publish.seal(candidate.adapter, f"{candidate.version}-adapter", (), candidate.about)
     folder, digest = publish.seal(
         candidate.folder,
         candidate.version,
@@ -217,21 +274,26 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate) ->
         parent=registry.champion(night.database),
         created_at=now(),
         path=str(folder),
-        adapter_path=str(adapter),
+        adapter_path=str(candidate.adapter),
         manifest_sha256=digest,
         snapshot_sha256=snapshot.sha256,
         bytes=sum(p.stat().st_size for p in folder.iterdir()),
         gates=candidate.verdict.gates,
-        confidence=confidence_for(night),
+        confidence=confidence_for(night, labels.collect(night.database, snapshot, embedder, candidate.version)),
     )
     publish.promote(night.database, version, memories)
 
 
-def confidence_for(night: Night) -> dict[str, Any]:
+def keep_champion(night: Night, candidate: Candidate, reason: str) -> dict[str, Any]:
+    """The candidate goes, the champion stays."""
+    publish.discard(night.home, candidate.version)
+    return report_of(night, "kept_champion", candidate.version, reason, candidate)
+
+
+def confidence_for(night: Night, own: list[Row]) -> dict[str, Any]:
     """The confidence that goes with new weights, fitted on every labelled row there is."""
-    rows = [*calibrate.shipped_rows(), *nights.calibration(night.database)]
     return calibrate.fit(
-        rows,
+        [*calibrate.shipped_rows(), *own],
         target_wrong=night.settings.number("TARGET_WRONG"),
         target_wrong_documents=night.settings.number("TARGET_WRONG_DOCUMENTS"),
     )
@@ -294,9 +356,11 @@ def plan_in_words(snapshot: Snapshot) -> str:
     )
 
 
-def new_name() -> str:
-    """A version name that is never used twice: the moment, in UTC."""
-    return f"v{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def new_name(database: Database) -> str:
+    """A version name that is never used twice, even if the clock is set back: the moment, in UTC."""
+    name = f"v{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    known = {v.version for v in registry.versions(database)}
+    return name if name not in known else next(f"{name}-{n}" for n in range(2, 1000) if f"{name}-{n}" not in known)
 
 
 @contextmanager

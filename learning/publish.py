@@ -1,29 +1,69 @@
 """Put a version into the world, crash-safe: temporary folder, manifest, rename, then one transaction.
 
-A kill at any moment leaves either the old state or the new one; leftovers are swept at the next night. The bot
-finds the new champion in the registry and verifies the folder by its manifest before serving it.
+A kill at any moment leaves either the old state or the new one; leftovers are swept at the next night, and the
+adapter of a night that was cut short is taken up by the next one that would train the same. The bot finds the new
+champion in the registry and verifies the folder by its manifest before serving it.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from storage import manifest, nights, registry
+from storage import manifest, nights, registry, trust
 from storage.database import Database
 from storage.domain import Memory, ModelVersion
+from storage.errors import IntegrityError, OutOfSpaceError, UserError
 
 log = logging.getLogger(__name__)
 
-TEMPORARY = ".tmp-"
 KEEP = 1
 """Published folders kept besides champion and previous."""
+ADAPTER = "-adapter"
+COPIES_ON_DISK, COPIES_IN_MEMORY = 1.5, 4
+"""What a night needs, in sizes of the base: the merged folder with its adapter, and the merge proof with its copies."""
+SPARE_DISK, SPARE_MEMORY = 200 << 20, 500 << 20
+"""Bytes beyond that: anchors, index, database and the morning report; libraries."""
+MEMORY = Path("/proc/meminfo")
+
+
+def preflight(home: Path, base: Path) -> None:
+    """Raise OutOfSpaceError or UserError when disk or memory cannot hold a night, before any time is spent."""
+    size = manifest.size(base)
+    needed, free = int(COPIES_ON_DISK * size) + SPARE_DISK, shutil.disk_usage(home).free
+    if free < needed:
+        raise OutOfSpaceError(
+            f"The night needs {gigabytes(needed)} of free disk in {home} and finds {gigabytes(free)}; "
+            "free some space and run it again. The champion goes on serving."
+        )
+    needed, available = COPIES_IN_MEMORY * size + SPARE_MEMORY, available_memory(MEMORY)
+    if available is not None and available < needed:
+        raise UserError(
+            f"The night needs {gigabytes(needed)} of free memory and finds {gigabytes(available)}; "
+            "end other programs or run it on a larger machine. The champion goes on serving."
+        )
+
+
+def available_memory(told: Path) -> int | None:
+    """Bytes that programs can still get, as Linux estimates it; None where it does not say."""
+    try:
+        lines = told.read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * kilobytes[0] if kilobytes else None
+
+
+def gigabytes(size: int) -> str:
+    """Bytes in words."""
+    return f"{size / 1e9:.1f} GB"
 
 
 def workshop(home: Path, version: str) -> Path:
     """An empty temporary folder for a version that is being made."""
-    folder = home / "models" / f"{TEMPORARY}{version}"
+    folder = home / "models" / f"{manifest.TEMPORARY}{version}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
@@ -38,7 +78,10 @@ def seal(folder: Path, version: str, canaries: Sequence[dict[str, str]], about: 
 
 
 def promote(database: Database, version: ModelVersion, memories: tuple[Memory, ...]) -> None:
-    """Register a version, make it champion and owe its authors the good news, in one transaction."""
+    """Register a version, make it champion and owe its authors the good news, in one transaction.
+
+    Raises ConflictError when it may not serve, as when one of its rows was withdrawn while it was trained.
+    """
     before = registry.memories(database, registry.champion(database))
     with database.write():
         registry.register(database, version)
@@ -62,16 +105,64 @@ def owe_good_news(database: Database, memory: Memory) -> None:
         nights.owe(database, row["author"], "fix_live", payload)
 
 
+def half_made(database: Database, purpose: dict[str, Any]) -> tuple[str, Path] | None:
+    """The (version, sealed adapter) that a night cut short had trained for the same purpose, or None."""
+    for folder in sorted((database.home / "models").glob(f"v*{ADAPTER}"), reverse=True):
+        version = folder.name.removesuffix(ADAPTER)
+        if registry.find(database, version) is None and sealed_for(folder) == json.loads(json.dumps(purpose)):
+            return version, folder
+    return None
+
+
+def sealed_for(folder: Path) -> dict[str, Any] | None:
+    """What an adapter was trained for; None when it is not whole."""
+    sealed = folder / manifest.NAME
+    try:
+        told = manifest.verify(folder, manifest.sha256(sealed))
+    except (IntegrityError, OSError, ValueError, KeyError):
+        return None
+    purpose: dict[str, Any] | None = told.get("purpose")
+    return purpose
+
+
+def discard(home: Path, version: str) -> None:
+    """Delete everything of a version that will not be registered."""
+    for name in (version, f"{manifest.TEMPORARY}{version}", f"{version}{ADAPTER}"):
+        manifest.discard(home / "models" / name)
+
+
 def sweep(database: Database) -> None:
-    """Delete what no version needs: temporary folders, unregistered ones, and versions older than the kept ones."""
+    """Delete what no version needs: temporary folders, unregistered ones, and versions that are not kept.
+
+    Kept are champion, previous, one more, and the last adapter of a night that was cut short. Weights that hold
+    withdrawn text go, but for those that serve.
+    """
     models = database.home / "models"
     if not models.is_dir():
         return
-    versions = [v.version for v in registry.versions(database) if v.version != registry.BASE]
-    aliases = {registry.alias(database, name) for name in ("champion", "previous", "candidate")}
-    kept = aliases | set([v for v in versions if v not in aliases][-KEEP:])
-    for folder in models.iterdir():
-        name = folder.name.removesuffix("-adapter")
-        if name.startswith(TEMPORARY) or (name.startswith("v") and name not in kept):
+    kept = {registry.alias(database, "champion"), *worth_keeping(database), *unfinished(database)}
+    for folder in sorted(p for p in models.iterdir() if p.is_dir()):
+        if folder.name.startswith(manifest.TEMPORARY) or (
+            folder.name.startswith("v") and not {folder.name, folder.name.removesuffix(ADAPTER)} & kept
+        ):
             log.info("removing %s", folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
+            manifest.discard(folder)
+
+
+def worth_keeping(database: Database) -> set[str]:
+    """The versions that could serve again: previous, candidate, and the newest others."""
+    usable = [v.version for v in registry.versions(database) if not trust.barred(database, v)]
+    named = {n for a in ("previous", "candidate") if (n := registry.alias(database, a)) in usable}
+    others = [v for v in usable if v not in {*named, registry.alias(database, "champion"), registry.BASE}]
+    return {*named, *others[-KEEP:]}
+
+
+def unfinished(database: Database) -> set[str]:
+    """The newest whole adapter folder that belongs to no registered version."""
+    known = {v.version for v in registry.versions(database)}
+    found = [
+        folder.name
+        for folder in sorted((database.home / "models").glob(f"v*{ADAPTER}"))
+        if folder.name.removesuffix(ADAPTER) not in known and sealed_for(folder)
+    ]
+    return set(found[-1:])

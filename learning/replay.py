@@ -100,8 +100,8 @@ def anchor_tensors(engine: Any, at: int, prompt_ids: list[int], answer_ids: list
     return {
         f"{at}.prompt": torch.tensor(prompt_ids, dtype=torch.int32),
         f"{at}.answer": torch.tensor(answer_ids, dtype=torch.int32),
-        f"{at}.ids": top.indices.to(torch.int32),
-        f"{at}.logprobs": top.values.to(torch.float16),
+        f"{at}.ids": top.indices.to("cpu", torch.int32),
+        f"{at}.logprobs": top.values.to("cpu", torch.float16),
     }
 
 

@@ -16,6 +16,8 @@ from storage.database import Database, Row
 from storage.domain import WORKSPACE
 
 Vectors = NDArray[np.float32]
+UNRELATED = 0.4
+"""Cosine that two unrelated questions often have; with few taught questions the second best says nothing."""
 
 
 class Encoder(Protocol):
@@ -62,7 +64,7 @@ class TaughtQuestions:
         (score, row), *others = sorted(best.values(), key=lambda found: -found[0])
         own = [r for r in self._rows if r["correction_id"] == row["correction_id"] and r["kind"] != "rejected"]
         taught = next((r["cosine"] for r in self._scored(vector, own) if r["text"] == r["question"]), score)
-        gap = score - others[0][0] if others else 1.0
+        gap = score - max(UNRELATED, others[0][0] if others else UNRELATED)
         wordings = tuple(r["text"] for r in own)
         return Match(row["correction_id"], row["question"], row["answer"], row["text"], score, gap, taught, wordings)
 
