@@ -4,10 +4,10 @@ SHELL := bash
 PYTHON_IN_VENV := .venv/bin/python
 NIGHTSHIFT := .venv/bin/nightshift
 
-.PHONY: help setup check test test-fast demo run nightly clean
+.PHONY: help setup check test test-fast demo run nightly bench-learning base-confidence clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Make .venv with everything in it, or see that nothing is missing
 	@bash .ci/setup.sh
@@ -31,6 +31,12 @@ run: setup ## Connect the bot to Slack (needs SLACK_BOT_TOKEN and SLACK_APP_TOKE
 
 nightly: setup ## Train on the approved corrections now, as cron does by night
 	$(NIGHTSHIFT) nightly
+
+bench-learning: setup ## Measure learning and forgetting: 60 facts, three seeds (about an hour on 2 cores)
+	$(PYTHON_IN_VENV) tests/bench/learning.py
+
+base-confidence: setup ## Fit the confidence that ships, from the demo company's questions
+	$(PYTHON_IN_VENV) -m learning.ship
 
 clean: ## Remove the environment, caches and builds; what the bot knows (data/) stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,7 +33,7 @@ NEGATIONS = frozenset(
     """.split()  # noqa: SIM905  (a paragraph of words reads better than forty lines)
 )
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:[.,:]\d+)*|[a-z]+-?\d[\w-]*", re.IGNORECASE)
-CODE = re.compile(r"\b[a-z]{1,6}-\d+\b|\b\d[\d.,:]*\b", re.IGNORECASE)
+CODE = re.compile(r"\b[a-z]{1,6}-\d+\b|\b\d+(?:[.,:]\d+)*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

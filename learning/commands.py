@@ -1,4 +1,4 @@
-"""The commands of learning: nightly and evaluate. Heavy parts are imported inside the functions."""
+"""The commands of learning: nightly, evaluate and report. Heavy parts are imported inside the functions."""
 
 import logging
 from typing import Any
@@ -52,3 +52,18 @@ def evaluate(context: Context, version: str | None, suite: str | None, as_json: 
     lines = [f"{name}.{metric}: {value}" for name, metrics in measured.items() for metric, value in metrics.items()]
     told: dict[str, Any] = {"version": version or registry.champion(database), "suites": measured}
     emit(as_json, told, "\n".join(lines))
+
+
+@click.command()
+@click.option("--weekly", is_flag=True, help="The last seven days instead of the last night.")
+@click.option("--no-chart", is_flag=True, help="Do not draw the chart.")
+@json_option
+@click.pass_obj
+def report(context: Context, weekly: bool, no_chart: bool, as_json: bool) -> None:
+    """Tell how the last night (or week) went, with a chart as a PNG in the home folder."""
+    database = context.database()
+    from learning import report as reports
+
+    made = (reports.weekly if weekly else reports.morning)(database, chart=not no_chart)
+    lines = [made.text, *([f"Chart: {made.chart}"] if made.chart else [])]
+    emit(as_json, made.as_json(), "\n\n".join(lines))

@@ -21,9 +21,10 @@ from typing import Any
 from bot import base_model, desk, prompt
 from bot.generator import LocalGenerator
 from learning import calibrate, dataset, evaluate, gates, labels, merge, publish, replay, train
+from learning import report as reports
 from learning.dataset import Snapshot
 from retrieval.embedder import Embedder
-from storage import manifest, nights, registry
+from storage import audit, manifest, nights, registry
 from storage.database import Database, Row, file_lock, now
 from storage.domain import Memory, ModelVersion
 from storage.errors import ConflictError, NightshiftError, OutOfSpaceError, UserError
@@ -116,7 +117,8 @@ def run(
             raise named from error
         told = {k: report[k] for k in ("outcome", "version", "parent", "reason")}
         nights.finish(database, run_id, **told, report=report)
-        nights.owe(database, "", "nightly_report", {"text": in_words(report), "report": report})
+        if not dry_run:
+            reports.leave(database, report, in_words(report))
     return report
 
 
@@ -264,6 +266,7 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: Candidate, em
         candidate.version,
         canaries[:CANARIES],
         {
+            "audit": audit.head(night.database).as_json(),
             "snapshot": snapshot.sha256,
             "trained": [f.correction_id for f in snapshot.facts],
             **candidate.about,

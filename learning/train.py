@@ -87,19 +87,25 @@ def train(
     anchors: Sequence[Anchor],
     recipe: Recipe,
     *,
+    known: Sequence[Example] = (),
     warm_from: Path | None,
     out: Path,
     progress: Callable[[str], None],
 ) -> Trained:
-    """Train an adapter into `out`, fresh or from the adapter in `warm_from`. Raises TrainingError when it diverges."""
+    """Train an adapter into `out`, fresh or from the adapter in `warm_from`. Raises TrainingError when it diverges.
+
+    `known` are examples that `warm_from` holds already: each epoch repeats as many of them as there are new ones, in
+    turn, so that a night's length follows what is new and not what is known.
+    """
     set_seed(recipe.seed)
     engine = LocalGenerator(base, form="float32")
     model = adapted(engine.model, recipe, warm_from)
     split = UpperHalf(model, first_layer_of(engine.model, recipe), recipe.replay_weight)
-    facts = split.prepare([tokens_of(engine, e) for e in examples])
+    steps, repeated = plan(len(examples), len(known), len(anchors), recipe)
+    rows = [*examples, *(known[i] for i in repeated)]
+    facts = split.prepare([tokens_of(engine, e) for e in rows])
     held = split.prepare([(list(a.prompt_ids), list(a.answer_ids)) for a in anchors], anchors)
-    steps = plan(len(facts), len(held), recipe)
-    watch = Watch(per_epoch=math.ceil(len(facts) / recipe.batch), progress=progress, model=split)
+    watch = Watch(per_epoch=len(steps) // recipe.epochs, progress=progress, model=split)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=split,
@@ -170,18 +176,30 @@ def tokens_of(engine: LocalGenerator, example: Example) -> tuple[list[int], list
     return engine.prompt_ids(prompt.messages(example.question)), [*answer, engine.eos]
 
 
-def plan(facts: int, anchors: int, recipe: Recipe) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Which facts and which anchors meet in which step: every fact once an epoch, anchors in turn."""
+Step = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def plan(new: int, known: int, anchors: int, recipe: Recipe) -> tuple[list[Step], list[int]]:
+    """Which facts and which anchors meet in which step, and which known examples are repeated at all.
+
+    Every new example comes once an epoch, with as many known ones in turn. A step names facts by their place in
+    "new ones, then the repeated known ones", and anchors by their own place.
+    """
     rng = random.Random(recipe.seed)
+    wanted = min(known, new)
+    in_turn = rng.sample(range(known), known)
+    repeated = in_turn[: min(known, wanted * recipe.epochs)]
     turn = rng.sample(range(anchors), anchors)
-    steps, used = [], 0
-    for _ in range(recipe.epochs):
-        order = rng.sample(range(facts), facts)
-        for start in range(0, facts, recipe.batch):
-            replayed = tuple(turn[(used + i) % anchors] for i in range(min(recipe.replay, anchors)))
-            used += recipe.replay
+    steps: list[Step] = []
+    for epoch in range(recipe.epochs):
+        again = [new + (epoch * wanted + i) % len(repeated) for i in range(wanted)] if repeated else []
+        order = [*range(new), *again]
+        rng.shuffle(order)
+        for start in range(0, len(order), recipe.batch):
+            first = len(steps) * recipe.replay
+            replayed = tuple(turn[(first + i) % anchors] for i in range(min(recipe.replay, anchors)))
             steps.append((tuple(order[start : start + recipe.batch]), replayed))
-    return steps
+    return steps, repeated
 
 
 class Steps(torch.utils.data.Dataset[Any]):

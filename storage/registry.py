@@ -6,6 +6,7 @@ It stores what was measured of each version and which correction is in which wei
 import json
 from typing import Any
 
+from storage import audit, trust
 from storage.database import Database, Row, now
 from storage.domain import Memory, ModelVersion
 from storage.errors import ConflictError, NotFoundError
@@ -18,6 +19,8 @@ def register(database: Database, version: ModelVersion) -> None:
     """Store a version. Raises sqlite3.IntegrityError when the name is taken: names are never reused."""
     with database.write() as db:
         db.table("model_versions").insert(row_of(version))
+        hashes = {"manifest": version.manifest_sha256, "snapshot": version.snapshot_sha256}
+        audit.append(database, "model.registered", version=version.version, parent=version.parent, **hashes)
 
 
 def ensure_base(database: Database, *, path: str, size: int, manifest_sha256: str, confidence: dict[str, Any]) -> str:
@@ -49,7 +52,7 @@ def get(database: Database, version: str) -> ModelVersion:
 
 def versions(database: Database) -> tuple[ModelVersion, ...]:
     """All versions, oldest first."""
-    return tuple(version_of(r) for r in database.rows("SELECT * FROM model_versions ORDER BY created_at"))
+    return tuple(version_of(r) for r in database.rows("SELECT * FROM model_versions ORDER BY rowid"))
 
 
 def alias(database: Database, name: str) -> str | None:
@@ -62,7 +65,7 @@ def champion(database: Database) -> str:
     """The version that serves. Raises NotFoundError before the first start."""
     found = alias(database, "champion")
     if found is None:
-        raise NotFoundError("No model is registered yet; ask a question or run 'nightshift doctor' once.")
+        raise NotFoundError("No model is registered yet; the first question or night registers the base model.")
     return found
 
 
@@ -73,12 +76,16 @@ def point(database: Database, name: str, version: str | None) -> None:
             db.execute("DELETE FROM aliases WHERE name = ?", [name])
         else:
             db.table("aliases").insert({"name": name, "version": version}, pk="name", replace=True)
+        audit.append(database, "model.pointed", **{name: version})
 
 
 def promote(database: Database, version: str) -> str:
-    """Make a version the champion and remember the one before; returns the earlier champion."""
+    """Make a version the champion and remember the one before; returns the earlier champion.
+
+    Raises ConflictError when it is the champion already, or may not serve (see `trust`).
+    """
     with database.write():
-        get(database, version)
+        trust.check(database, get(database, version))
         before = champion(database)
         if before == version:
             raise ConflictError(f"{version} is the champion already.")
@@ -86,19 +93,51 @@ def promote(database: Database, version: str) -> str:
         point(database, "champion", version)
         if alias(database, "candidate") == version:
             point(database, "candidate", None)
+        audit.append(database, "model.promoted", champion=version, before=before)
     return before
 
 
 def rollback(database: Database) -> tuple[str, str]:
-    """Put the previous champion back; returns (version left, version now serving). Raises ConflictError."""
+    """Put the previous champion back; returns (version left, version now serving).
+
+    Raises ConflictError when there is none, or it may not serve (see `trust`).
+    """
     with database.write():
         left, back = champion(database), alias(database, "previous")
         if back is None:
             raise ConflictError("There is no previous model to roll back to.")
+        found = get(database, back)
+        trust.check(database, found)
         point(database, "champion", back)
-        parent = get(database, back).parent
-        point(database, "previous", parent if find(database, parent) else None)
+        point(database, "previous", earlier(database, found))
+        audit.append(database, "model.rolled_back", champion=back, left=left)
     return left, back
+
+
+def retreat(database: Database, version: str) -> str:
+    """Take a champion out for good and put the best earlier version in its place; returns that one.
+
+    Raises ConflictError for the base model, which has nothing before it.
+    """
+    with database.write():
+        bad, previous = get(database, version), find(database, alias(database, "previous") or "")
+        trust.refuse(database, version)
+        usable = previous is not None and previous.version != version and not trust.barred(database, previous)
+        back = previous.version if previous and usable else earlier(database, bad)
+        if back is None:
+            raise ConflictError(f"There is no model before {version} that could serve.")
+        point(database, "champion", back)
+        point(database, "previous", earlier(database, get(database, back)))
+        audit.append(database, "model.refused", champion=back, left=version)
+    return back
+
+
+def earlier(database: Database, version: ModelVersion) -> str | None:
+    """The nearest ancestor that may serve, or None."""
+    parent = find(database, version.parent)
+    while parent is not None and trust.barred(database, parent):
+        parent = find(database, parent.parent)
+    return parent.version if parent else None
 
 
 def remember(database: Database, memories: tuple[Memory, ...]) -> None:

@@ -19,6 +19,7 @@ class Setting:
     name: str
     default: str | int | float
     help: str
+    choices: tuple[str, ...] = ()
 
     @property
     def variable(self) -> str:
@@ -30,16 +31,24 @@ TABLE: tuple[Setting, ...] = (
     Setting("HOME", "./data", "Folder that holds the database, the index and the models."),
     Setting("BASE_MODEL", "embedded", "Base model: 'embedded', a local folder, or a hub name (downloads)."),
     Setting("EMBEDDER", "embedded", "Sentence embedder: 'embedded', a local folder, or a hub name (downloads)."),
-    Setting("SERVING_FORM", "bfloat16", "Number format of the serving weights: bfloat16 or float32."),
+    Setting(
+        "SERVING_FORM",
+        "bfloat16",
+        "Number format of the serving weights: bfloat16 or float32.",
+        ("bfloat16", "float32"),
+    ),
     Setting("MAX_ANSWER_TOKENS", 96, "Longest answer that the model may write, in tokens."),
     Setting("MAX_QUESTION_CHARS", 4000, "Longest question that is accepted, in characters."),
     Setting("QUEUE_LIMIT", 64, "Questions that may wait before new ones are refused with a sentence."),
     Setting("TARGET_WRONG", 0.02, "Highest share of wrong answers among those given directly from memory."),
     Setting("TARGET_WRONG_DOCUMENTS", 0.05, "Highest share of wrong answers among those read from documents."),
-    Setting("ADMINS", "", "Slack user ids that may approve corrections, separated by commas."),
+    Setting("ADMINS", "", "Slack user ids and user group ids that may approve corrections, separated by commas."),
+    Setting("GUESTS", "refuse", "Guests and people of other organisations: 'refuse' or 'allow' their questions."),
     Setting("REVIEW_CHANNEL", "", "Slack channel id where review cards and nightly reports are posted."),
     Setting("ASK_A_PERSON", "", "Whom to ask when the bot does not know: a Slack user id or channel id."),
     Setting("SLACK_API_URL", "https://slack.com/api/", "Base URL of Slack's Web API."),
+    Setting("RETENTION_DAYS", 0, "Days after which the words of questions and answers are erased; 0 keeps them."),
+    Setting("BACKUPS_KEEP", 7, "How many backups are kept; older ones are deleted."),
     Setting("SEED", 7, "Seed of the nightly run; it is stored with the run."),
     Setting("TRAIN_EPOCHS", 0, "Epochs of the nightly training; 0 chooses by the number of facts."),
     Setting("TRAIN_RATE", 0.001, "Peak learning rate of the adapter."),
@@ -90,6 +99,8 @@ def load(
             values[setting.name] = type(setting.default)(given) if given else setting.default
         except ValueError:
             wrong.append(f"{setting.variable}={given!r} is not {a_kind_of(setting.default)}")
+        if setting.choices and values.get(setting.name) not in setting.choices:
+            wrong.append(f"{setting.variable}={given!r} is none of {', '.join(setting.choices)}")
     if wrong:
         raise UserError("Settings that cannot be read: " + "; ".join(wrong) + ".")
     return Settings(values | dict(overrides or {}))

@@ -230,6 +230,14 @@ def test_a_home_that_cannot_be_written_is_named(
     assert taken.read_text().startswith("a file stands")
 
 
+def test_an_empty_home_is_the_default_and_not_the_folder_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["--home", "", "review", "list"]).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_a_rollback_before_the_first_model_says_so(run: Callable[..., Result]) -> None:
     result = run("models", "rollback")
     assert result.exit_code == 1
@@ -274,21 +282,25 @@ def test_a_word_that_only_looks_like_the_flag_does_not_ask_for_json(run: Callabl
     assert result.stderr.startswith("Error: nowhere cannot be read")
 
 
+class Broken(Commands):
+    """A console command whose only command has a defect."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        def fail(as_json: bool) -> None:
+            raise RuntimeError("boom")
+
+        return click.Command(cmd_name, callback=fail, params=[click.Option(["--json", "as_json"], is_flag=True)])
+
+
 def test_a_defect_keeps_its_traceback_and_still_speaks_json() -> None:
-    @click.group(cls=Commands)
-    def broken() -> None:
-        """A console command with a defect."""
-
-    @click.command()
-    @click.option("--json", is_flag=True)
-    def fail(json: bool) -> None:
-        raise RuntimeError("boom")
-
-    broken.get_command = lambda ctx, name: fail  # type: ignore[method-assign]
-    silent, spoken = (CliRunner().invoke(broken, ["fail", *flags]) for flags in ([], ["--json"]))
-    assert (silent.exit_code, silent.stdout) == (1, "")
-    assert isinstance(spoken.exception, RuntimeError)
-    assert json.loads(spoken.stdout)["error"]["code"] == "error"
+    silent, spoken = (CliRunner().invoke(Broken("broken"), ["fail", *flags]) for flags in ([], ["--json"]))
+    for result in (silent, spoken):
+        assert result.exit_code == 1
+        assert isinstance(result.exception, RuntimeError)
+    assert silent.stdout == ""
+    told = json.loads(spoken.stdout)
+    assert (told["ok"], told["error"]["code"]) == (False, "error")
+    assert "boom" not in spoken.stdout
 
 
 # What programs read
@@ -396,7 +408,7 @@ def test_a_batch_of_searches(told: Callable[..., Json], tmp_path: Path) -> None:
 
 def version(name: str, parent: str) -> ModelVersion:
     gates = ({"name": "finite", "value": 1.0, "threshold": 1.0, "passed": True},)
-    moment = f"2026-11-20T0{len(name)}:00:00.000000+00:00"
+    moment = f"2099-01-01T0{len(name)}:00:00.000000+00:00"
     return ModelVersion(name, parent, moment, f"models/{name}", "", "", "", 7, gates, {"heads": {}})
 
 
@@ -409,7 +421,7 @@ def test_the_registry_from_base_to_rollback(told: Callable[..., Json], queue: Da
     told("models", "promote", "v1")
     second = told("models", "promote", "v22")
     assert (second["champion"], second["previous"]) == ("v22", "v1")
-    assert [v["version"] for v in second["versions"]] == ["v1", "v22", "base"]
+    assert [v["version"] for v in second["versions"]] == ["base", "v1", "v22"]
     back = told("models", "rollback")
     assert (back["champion"], back["previous"]) == ("v1", "base")
     assert told("models", "rollback")["champion"] == "base"

@@ -149,6 +149,8 @@ def test_a_hundred_questions_in_one_process(run: Run, handbook: Json, tmp_path: 
         assert result.items() >= row.items()
         assert_answer({k: v for k, v in result.items() if k not in row})
     assert [result["ok"] for result in results[98:]] == [False, False]
+    sure = [r["question"] for r in results[:60] if r["correction_id"] is not None and r["style"] == "direct"]
+    assert sure == [], "nobody taught these; at most one correction, about dogs, is known here"
     right = [company.answer_matches(r["answer"], g.keys) for r, g in zip(results, company.golden(), strict=False)]
     assert sum(right) >= 10, "the pages are read"
     assert len({result["question_id"] for result in results[:98]}) == 98

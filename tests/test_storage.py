@@ -330,6 +330,16 @@ def test_a_new_home_is_migrated_once_though_four_processes_open_it(home: Path) -
     assert not migrations.pending(Database(home).here)
 
 
+def test_one_home_may_be_opened_by_many_at_the_same_moment(home: Path) -> None:
+    def prepare(_: int) -> None:
+        for _ in range(50):
+            opener.prepare_home(home)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(prepare, range(4)))
+    assert list(home.iterdir()) == []
+
+
 def test_opening_twice_changes_nothing(database: Database, home: Path) -> None:
     proposed(database)
     schema = database.rows("SELECT name, sql FROM sqlite_master ORDER BY name")

@@ -1,0 +1,115 @@
+"""Public benchmarks by their standard scoring: HellaSwag and TruthfulQA (mc1, mc2).
+
+They are read from a folder outside the project and never copied into it. An ending is scored by its log-likelihood
+given the context, for HellaSwag divided by its length in characters (Zellers et al. 2019; the "acc_norm" of common
+harnesses); TruthfulQA as in Lin et al. 2022. It knows nothing of facts or gates.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.generator import LocalGenerator
+from storage.errors import NotFoundError
+
+TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One task: a context and its endings; `right` says which endings are true."""
+
+    context: str
+    endings: tuple[str, ...]
+    right: tuple[bool, ...]
+
+
+def hellaswag(folder: Path, count: int) -> list[Choice]:
+    """The first `count` tasks. Raises NotFoundError when the folder does not hold them."""
+    lines = read(folder / "hellaswag" / "dev.jsonl").splitlines()[:count]
+    rows = [json.loads(line) for line in lines]
+    return [
+        Choice(
+            r["context"], tuple(f" {e}" for e in r["endings"]), tuple(i == r["label"] for i in range(len(r["endings"])))
+        )
+        for r in rows
+    ]
+
+
+def truthfulqa(folder: Path, count: int, targets: str) -> list[Choice]:
+    """The first `count` questions with their mc1 or mc2 answers."""
+    rows = json.loads(read(folder / "truthfulqa" / "mc_task.json"))[:count]
+    return [
+        Choice(
+            f"Q: {r['question']}\nA:",
+            tuple(f" {e}" for e in r[f"{targets}_targets"]),
+            tuple(bool(v) for v in r[f"{targets}_targets"].values()),
+        )
+        for r in rows
+    ]
+
+
+def read(path: Path) -> str:
+    """A data file. Raises NotFoundError with where it should be."""
+    if not path.is_file():
+        raise NotFoundError(f"The benchmark data {path} is not here; set NIGHTSHIFT_BENCH_DATA to its folder.")
+    return path.read_text(encoding="utf-8")
+
+
+def by_length(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[bool]:
+    """Whether the likeliest ending, per character, is the right one."""
+    likelihoods = score(engine, tasks)
+    return [
+        task.right[max(range(len(task.endings)), key=lambda i: logs[i] / len(task.endings[i].strip()))]
+        for task, logs in zip(tasks, likelihoods, strict=True)
+    ]
+
+
+def likeliest(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[bool]:
+    """Whether the likeliest ending is a right one (mc1)."""
+    likelihoods = score(engine, tasks)
+    return [t.right[max(range(len(logs)), key=logs.__getitem__)] for t, logs in zip(tasks, likelihoods, strict=True)]
+
+
+def mass_on_right(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[float]:
+    """The share of probability that falls on right endings (mc2), per task."""
+    return [share(logs, t.right) for t, logs in zip(tasks, score(engine, tasks), strict=True)]
+
+
+def share(logs: Sequence[float], right: Sequence[bool]) -> float:
+    """The normalised probability of the right endings."""
+    top = max(logs)
+    weights = [math.exp(x - top) for x in logs]
+    return sum(w for w, r in zip(weights, right, strict=True) if r) / sum(weights)
+
+
+def score(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[list[float]]:
+    """Log-likelihood (nats) of every ending of every task, batched by length."""
+    rows = [(t, e) for t, task in enumerate(tasks) for e in range(len(task.endings))]
+    contexts = [engine.tokenizer.encode(t.context, add_special_tokens=False) for t in tasks]
+    endings = {(t, e): engine.tokenizer.encode(tasks[t].endings[e], add_special_tokens=False) for t, e in rows}
+    found: dict[tuple[int, int], float] = {}
+    order = sorted(rows, key=lambda r: len(contexts[r[0]]) + len(endings[r]))
+    for start in range(0, len(order), TOGETHER):
+        chosen = order[start : start + TOGETHER]
+        found |= dict(zip(chosen, batch_scores(engine, [(contexts[r[0]], endings[r]) for r in chosen]), strict=True))
+    return [[found[t, e] for e in range(len(task.endings))] for t, task in enumerate(tasks)]
+
+
+def batch_scores(engine: LocalGenerator, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+    """The summed log-probability of each ending behind its context."""
+    import torch
+
+    width = max(len(c) + len(e) for c, e in rows)
+    ids = torch.tensor([c + e + [engine.eos] * (width - len(c) - len(e)) for c, e in rows], device=engine.device)
+    picked: list[float] = []
+    with torch.inference_mode():
+        hidden: Any = engine.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        for row, (context, ending) in enumerate(rows):
+            logits = engine.model.lm_head(hidden[row, len(context) - 1 : len(context) + len(ending) - 1]).float()
+            wanted = torch.tensor(ending, device=engine.device)[:, None]
+            picked.append(float(logits.log_softmax(-1).gather(-1, wanted).sum()))
+    return picked
