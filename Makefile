@@ -4,7 +4,7 @@ SHELL := bash
 PYTHON_IN_VENV := .venv/bin/python
 NIGHTSHIFT := .venv/bin/nightshift
 
-.PHONY: help setup check test test-fast demo run nightly bench-learning base-confidence clean
+.PHONY: help setup check test test-fast test-faults demo run nightly bench-learning base-confidence clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,11 @@ test: setup ## Run every test, the slow and the browser ones too (under 15 minut
 
 test-fast: setup ## Run the tests that need no real model and no browser (under 2 minutes)
 	$(PYTHON_IN_VENV) -m pytest -m "not slow and not browser"
+
+test-faults: setup ## Kill and starve the night, the index and the models at hundreds of points (about half an hour)
+	rm -f tests/bench/faults.json
+	FAULTS_REPORT=tests/bench/faults.json $(PYTHON_IN_VENV) -m pytest -m faults; status=$$?; \
+		$(PYTHON_IN_VENV) tests/fault_drivers.py table tests/bench/faults.json; exit $$status
 
 demo: setup ## Start the local Slack workspace with the demo company and print its URL
 	$(NIGHTSHIFT) demo

@@ -7,15 +7,21 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from typing import Any
 
 import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.adapter.socket_mode.async_internals import run_async_bolt_app, send_async_response
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.response import BoltResponse
 from slack_sdk.errors import SlackApiError
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot import blocks, delivery, listeners, reviews
+from bot import blocks, channels, decisions, delivery, experts, handover, listeners, payloads, reviews
 from bot.delivery import Answering, Parts
 from storage.database import Database
 from storage.errors import UserError
@@ -25,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TOKENS = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
 PING_SECONDS = 5.0
+RECONNECT_SECONDS = 0.5
+"""How often a cut socket is looked for; Slack's own client would notice it only at its next ping."""
 GRACE_SECONDS = 5.0
 """How long answers that are being posted may take when the bot stops."""
 
@@ -50,8 +58,49 @@ def build_app(parts: Parts) -> AsyncApp:
     app = AsyncApp(client=parts.client)
     listeners.register(app, parts)
     reviews.register(app, parts)
+    decisions.register(app, parts)
+    channels.register(app, parts)
+    handover.register(app, parts)
     listeners.register_rest(app)
+
+    async def on_defect(error: Exception, body: dict[str, Any], response: BoltResponse | None) -> None:
+        log.error("a defect while reading a payload of type %s", body.get("type"), exc_info=error)
+        if (place := sender(body)).user:
+            parts.begin(delivery.tell(parts, place, delivery.BROKEN))
+        if response is not None:
+            response.status = 200
+
+    app.error(on_defect)
     return app
+
+
+def sender(body: dict[str, Any]) -> delivery.Place:
+    """Whom to tell that a payload could not be read, by direct message."""
+    user = body.get("user") or body.get("user_id") or (body.get("event") or {}).get("user")
+    return delivery.Place(str(user.get("id") if isinstance(user, dict) else user or ""))
+
+
+class Door(AsyncSocketModeHandler):
+    """The socket's listener: everything is acknowledged; what has not the shape that Slack gives it goes no further."""
+
+    async def handle(self, client: SocketModeClient, req: SocketModeRequest) -> None:  # type: ignore[override]
+        """Answer one envelope."""
+        if wrong := payloads.problem(req.type, req.payload):
+            log.warning("an unreadable payload of type %s is ignored: %s", req.type, wrong)
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=req.envelope_id))
+            return
+        await send_async_response(client, req, await self._heard(req), time.time())
+
+    async def _heard(self, req: SocketModeRequest) -> BoltResponse:
+        try:
+            response: BoltResponse = await run_async_bolt_app(self.app, req)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            log.warning("Bolt cannot read a payload of type %s: %r", req.type, error)
+            return BoltResponse(status=200)
+        if response.status == 200:
+            return response
+        log.info("nobody listens to a payload of type %s", req.type)
+        return BoltResponse(status=200)
 
 
 class SlackBot:
@@ -63,13 +112,14 @@ class SlackBot:
         self._settings = settings
         self._desk = desk
         self._session: aiohttp.ClientSession | None = None
-        self._handler: AsyncSocketModeHandler | None = None
-        self._courier: asyncio.Task[None] | None = None
+        self._handler: Door | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._parts: Parts | None = None
 
     async def start(self) -> None:
         """Connect. Raises UserError when a token is wrong or Slack cannot be reached."""
         check_tokens(self._settings)
+        experts.read(self._settings.text("ASK_A_PERSON"))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
         try:
             await self._connect(make_client(self._settings, self._session))
@@ -79,13 +129,15 @@ class SlackBot:
 
     async def _connect(self, client: AsyncWebClient) -> None:
         app_token = self._settings.text("SLACK_APP_TOKEN")
+        us = await attempt("SLACK_BOT_TOKEN", client.base_url, client.auth_test())
         address = await socket_address(client, app_token)
-        self._parts = Parts(self._database, self._settings, self._desk, client)
-        handler = AsyncSocketModeHandler(build_app(self._parts), app_token, ping_interval=PING_SECONDS)
+        self._parts = Parts(self._database, self._settings, self._desk, client, str(us.get("team_id") or ""))
+        handler = Door(build_app(self._parts), app_token, ping_interval=PING_SECONDS)
         handler.client.wss_uri = address
         self._handler = handler
         await handler.connect_async()  # type: ignore[no-untyped-call]
-        self._courier = asyncio.create_task(delivery.deliver_forever(self._parts))
+        work = (delivery.deliver_forever(self._parts), keep_connected(handler.client))
+        self._background = [asyncio.create_task(task) for task in work]
         log.info("connected to Slack; model %s serves", self._desk.version)
 
     async def post(self, channel: str, text: str) -> None:
@@ -95,7 +147,7 @@ class SlackBot:
 
     async def stop(self) -> None:
         """Take no more events, let posts in flight finish, and close."""
-        tasks = [] if self._courier is None else [self._courier]
+        tasks = list(self._background)
         for task in tasks:
             task.cancel()
         if self._handler is not None:
@@ -110,6 +162,18 @@ class SlackBot:
             await self._session.close()
 
 
+async def keep_connected(client: SocketModeClient) -> None:
+    """Connect again as soon as the socket is cut."""
+    while True:
+        await asyncio.sleep(RECONNECT_SECONDS)
+        session = client.current_session
+        if session is not None and session.closed and client.auto_reconnect_enabled:
+            try:
+                await client.connect_to_new_endpoint()
+            except delivery.UNREACHABLE as error:
+                log.warning("the socket was cut and cannot be opened yet: %s", error)
+
+
 def make_client(settings: Settings, session: aiohttp.ClientSession) -> AsyncWebClient:
     """The Web API client: patient with broken connections and with rate limits."""
     return AsyncWebClient(
@@ -121,8 +185,7 @@ def make_client(settings: Settings, session: aiohttp.ClientSession) -> AsyncWebC
 
 
 async def socket_address(client: AsyncWebClient, app_token: str) -> str:
-    """Check both tokens with Slack and get an address to connect to. Raises UserError naming the token."""
-    await attempt("SLACK_BOT_TOKEN", client.base_url, client.auth_test())
+    """Get an address to connect to. Raises UserError when Slack refuses the app token."""
     opened = await attempt(
         "SLACK_APP_TOKEN", client.base_url, client.apps_connections_open(app_token=app_token)
     )
@@ -144,6 +207,7 @@ async def serve(database: Database, settings: Settings) -> None:
     from bot.desk import Desk
 
     check_tokens(settings)
+    experts.read(settings.text("ASK_A_PERSON"))
     desk = Desk(database, settings)
     bot = SlackBot(database, settings, desk)
     await asyncio.to_thread(desk.start)

@@ -25,7 +25,18 @@ def folder(home: Path, base_model: str) -> Path:
     if base_model == "embedded":
         return embedded(home)
     local = Path(base_model).expanduser()
-    return local.resolve() if local.is_dir() else from_hub(base_model)
+    return checked(local.resolve()) if local.is_dir() else from_hub(base_model)
+
+
+def checked(local: Path) -> Path:
+    """The same folder. Raises UserError when a file in it can carry code."""
+    foreign = sorted(p.name for p in local.iterdir() if p.suffix.lower() in manifest.FOREIGN)
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} in the base model's folder {local} can carry code, so it is refused; "
+            "keep only safetensors, JSON and tokenizer files there."
+        )
+    return local
 
 
 def embedded(home: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Answers, review cards and modals as Block Kit, by pure functions.
+"""Messages, review cards and modals as Block Kit, by pure functions. Answers are in `answer_views`.
 
 Everything untrusted passes `safety` on its way in, every text is verbatim, and Slack's size limits hold
 whatever the input. It knows nothing of clients, databases or events.
@@ -22,17 +22,21 @@ from slack_sdk.models.blocks import (
     InputBlock,
     MarkdownTextObject,
     Option,
+    OverflowMenuElement,
     PlainTextInputElement,
+    PlainTextObject,
     SectionBlock,
     StaticSelectElement,
 )
 from slack_sdk.models.views import View
 
-from bot import safety
+from bot import forms, safety
 from bot.teaching import Conflict
-from storage.domain import Answer, Correction, Route, Source, Style
+from storage.domain import Correction
+from storage.evidence import stamp
 
 Block = dict[str, Any]
+Pressable = ButtonElement | OverflowMenuElement
 
 INPUT_CHARS = 3000
 PIECES_A_MESSAGE = 3
@@ -44,7 +48,6 @@ REASONS = {
     "incomplete": "It is incomplete",
     "not_for_me": "It answers another question",
 }
-UNKNOWN = "I don't know this yet, and I would rather say so than guess."
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,39 @@ def divider() -> Block:
 
 def button(label: str, action: str, value: str, style: str | None = None, confirm: str = "") -> ButtonElement:
     """A button; `confirm` asks a question first."""
-    dialog = ConfirmObject(title="Are you sure?", text=confirm, confirm="Yes", deny="No") if confirm else None
+    asked = PlainTextObject(text=safety.plain(confirm, 300))
+    dialog = ConfirmObject(title="Are you sure?", text=asked, confirm="Yes", deny="No") if confirm else None
     return ButtonElement(text=label, action_id=action, value=value, style=style, confirm=dialog)
 
 
-def actions(*buttons: ButtonElement) -> Block:
+def menu(action: str, options: Sequence[tuple[str, str]]) -> OverflowMenuElement:
+    """A menu behind three dots: values with their labels."""
+    return OverflowMenuElement(action_id=action, options=[Option(value=value, text=text) for value, text in options])
+
+
+def feedback(answer_id: int) -> Block:
+    """Slack's own thumbs."""
+    up = FeedbackButtonObject(text="Good answer", accessibility_label="Good answer", value=f"up:{answer_id}")
+    down = FeedbackButtonObject(
+        text="Bad answer", accessibility_label="Bad answer", value=f"down:{answer_id}"
+    )
+    thumbs = FeedbackButtonsElement(action_id="feedback", positive_button=up, negative_button=down)
+    return ContextActionsBlock(elements=[thumbs]).to_dict()
+
+
+def actions(*buttons: Pressable) -> Block:
     """A row of buttons."""
     return ActionsBlock(elements=list(buttons)).to_dict()
+
+
+def plain(text: str) -> Block:
+    """Text of ours that Slack does not format."""
+    return {"type": "plain_text", "text": text}
+
+
+def input_of(block_id: str, label: str, element: Block, *, optional: bool = True) -> Block:
+    """An input around an element."""
+    return {"type": "input", "block_id": block_id, "label": plain(label), "element": element, "optional": optional}
 
 
 def sentence(text: str) -> Post:
@@ -109,105 +138,6 @@ def longer(text: str) -> tuple[Post, ...]:
         Post(safety.clip(text, 300), tuple(section(p) for p in pieces[i : i + PIECES_A_MESSAGE]))
         for i in range(0, len(pieces), PIECES_A_MESSAGE)
     )
-
-
-# --- answers ---
-
-
-def answer_posts(answer: Answer, *, ask_a_person: str = "", private: bool = False) -> tuple[Post, ...]:
-    """An answer as messages: text, where it comes from, how sure, the taught question, what to press."""
-    text = safety.redact_secrets(answer.text.strip()) or UNKNOWN
-    lead = (
-        [section(f"The closest I was taught: {safety.bold(answer.taught_question)}")]
-        if related(answer)
-        else []
-    )
-    pieces = [section(p) for p in safety.split(safety.to_mrkdwn(text))] or [section(UNKNOWN)]
-    batches = [pieces[i : i + PIECES_A_MESSAGE] for i in range(0, len(pieces), PIECES_A_MESSAGE)]
-    batches[0] = lead + batches[0]
-    batches[-1] = batches[-1] + foot(answer, ask_a_person, private)
-    notice = f"The closest I was taught: {answer.taught_question}" if related(answer) else text
-    return tuple(Post(safety.inline(notice), tuple(batch)) for batch in batches)
-
-
-def related(answer: Answer) -> bool:
-    """Whether the answer belongs to a neighbouring question and must not be claimed as the answer."""
-    return answer.style is Style.RELATED and bool(answer.taught_question)
-
-
-def foot(answer: Answer, ask_a_person: str, private: bool) -> list[Block]:
-    """Everything under the text of an answer."""
-    blocks = []
-    if answer.taught_question and answer.route in (Route.APPROVED, Route.MEMORISED):
-        blocks.append(taught_line(answer))
-    if answer.sources:
-        blocks.append(context(sources_line(answer)))
-    blocks.append(context(provenance(answer)))
-    if answer.route is Route.ABSTAINED:
-        blocks.append(actions(button("Teach me", "teach", str(answer.id), "primary")))
-        if ask_a_person:
-            blocks.append(context(f"Or ask a person: {safety.person(ask_a_person)}"))
-    if private:
-        blocks.append(actions(button("Share in the channel", "share", str(answer.id))))
-    return [*blocks, feedback(answer.id)]
-
-
-def taught_line(answer: Answer) -> Block:
-    """The taught question that an answer belongs to, with the way to say that it was another one."""
-    shown = (
-        "Not quite what you asked?" if related(answer) else f"Taught: {safety.bold(answer.taught_question)}"
-    )
-    return section(shown, button("Not my question", "not_mine", str(answer.id)))
-
-
-def sources_line(answer: Answer) -> str:
-    """The pages behind an answer, or the nearest ones when there is none."""
-    named = dict.fromkeys(source_link(s) for s in answer.sources[:5])
-    return ("Nearest pages: " if answer.route is Route.ABSTAINED else "Sources: ") + ", ".join(named)
-
-
-def source_link(source: Source) -> str:
-    """A page with its heading, as a link when it is stored with an https address."""
-    label = f"{source.document} > {source.heading}" if source.heading else source.document
-    return safety.link(source.url, label)
-
-
-def provenance(answer: Answer) -> str:
-    """Where an answer comes from and how sure it is, in words, with the model version."""
-    parts = [origin(answer)]
-    if answer.route is not Route.ABSTAINED:
-        parts.append(certainty(answer.confidence))
-    return " · ".join([*parts, f"model {safety.inline(answer.model_version, 60)}"])
-
-
-def origin(answer: Answer) -> str:
-    """Where an answer comes from, in words."""
-    if related(answer):
-        return "The answer to a neighbouring question"
-    if answer.style is Style.QUOTED:
-        return "Quoted from documents"
-    return {
-        Route.APPROVED: "From an approved answer",
-        Route.MEMORISED: "From memory",
-        Route.RETRIEVED: "From documents",
-        Route.ABSTAINED: "I don't know",
-    }[answer.route]
-
-
-def certainty(confidence: float) -> str:
-    """A calibrated probability in words."""
-    steps = ((0.95, "very sure"), (0.8, "fairly sure"), (0.5, "not very sure"))
-    return next((words for least, words in steps if confidence >= least), "unsure")
-
-
-def feedback(answer_id: int) -> Block:
-    """Slack's own thumbs."""
-    up = FeedbackButtonObject(text="Good answer", accessibility_label="Good answer", value=f"up:{answer_id}")
-    down = FeedbackButtonObject(
-        text="Bad answer", accessibility_label="Bad answer", value=f"down:{answer_id}"
-    )
-    thumbs = FeedbackButtonsElement(action_id="feedback", positive_button=up, negative_button=down)
-    return ContextActionsBlock(elements=[thumbs]).to_dict()
 
 
 # --- modals ---
@@ -248,6 +178,23 @@ def text_input(
     return InputBlock(block_id=block_id, label=label, element=element, optional=optional, hint=hint or None)
 
 
+def split_input(
+    block_id: str, label: str, text: str, *, optional: bool = False, hint: str = ""
+) -> tuple[list[InputBlock], list[str]]:
+    """A text of any length in as many fields as it needs, and what stood where it was cut.
+
+    The first field has the id itself, the next ones `id_2`, `id_3`; `forms.joined` puts them together again.
+    """
+    pieces, gaps = forms.cut(safety.visible(text).strip(), INPUT_CHARS)
+    title = f"{label} (1 of {len(pieces)})" if gaps else label
+    first = text_input(block_id, title, pieces[0], lines=True, optional=optional, hint=hint)
+    more = [
+        text_input(f"{block_id}_{n}", f"{label} ({n} of {len(pieces)})", piece, lines=True, optional=True)
+        for n, piece in enumerate(pieces[1:], 2)
+    ]
+    return [first, *more], gaps
+
+
 def correction_modal(*, question: str, answer: str, metadata: dict[str, Any], ask_why: bool) -> Block:
     """The modal in which a better answer is written; after a thumbs-down it also asks what was wrong."""
     choices = [Option(value=value, label=label) for value, label in REASONS.items()]
@@ -255,13 +202,17 @@ def correction_modal(*, question: str, answer: str, metadata: dict[str, Any], as
     why = InputBlock(block_id="reason", label="What was wrong?", element=select)
     hint = "Leave it as it is if you only want to say what was wrong." if ask_why else ""
     label = "The better answer" if ask_why else "The answer"
+    questions, question_gaps = split_input("question", "The question", question)
+    answers, answer_gaps = split_input("answer", label, answer, optional=ask_why, hint=hint)
     fields: list[Block | InputBlock] = [
         *([why] if ask_why else []),
-        text_input("question", "The question", question, lines=True),
-        text_input("answer", label, answer, lines=True, optional=ask_why, hint=hint),
+        *questions,
+        *answers,
         text_input("source", "Where does it stand? (a link or a name)", optional=True),
     ]
-    return modal("correction", "Correct the answer" if ask_why else "Teach me", "Send", fields, metadata)
+    gaps = {"question": question_gaps, "answer": answer_gaps}
+    title = "Correct the answer" if ask_why else "Teach me"
+    return modal("correction", title, "Send", fields, metadata | {"gaps": {k: v for k, v in gaps.items() if v}})
 
 
 def edit_modal(row: Correction, metadata: dict[str, Any]) -> Block:
@@ -301,7 +252,7 @@ def review_card(
     """A correction with all that a reviewer needs: buttons while it is pending, else who decided."""
     blocks = [
         header(f"Correction {row.id}: {row.status.value}"),
-        section(f"*Question*\n{safety.clip(row.question, 1500)}"),
+        section(f"*Question*\n{safety.clip(row.question, 1500)}", closer_look(row, conflicts)),
         *(section(p) for p in safety.split("*Better answer*\n" + safety.clip(row.answer, 5000))),
     ]
     if given.strip():
@@ -349,7 +300,7 @@ def decision(row: Correction, conflicts: Sequence[Conflict]) -> list[Block]:
 
 def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[ButtonElement]:
     """Approve, edit, reject; and one press for replacing the correction that this one contradicts."""
-    value = card_value(row.id, conflicts)
+    value = card_value(row, conflicts)
     rivals = [c for c in conflicts if c.kind == "contradiction" and c.correction_id != row.supersedes]
     replace = (
         [button(f"Approve, withdraw {rivals[0].correction_id}", "approve_replacing", value)] if rivals else []
@@ -362,9 +313,14 @@ def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[
     ]
 
 
-def card_value(correction_id: int, conflicts: Sequence[Conflict]) -> str:
-    """What a review button carries: the correction and the conflicts that its card shows."""
-    return json.dumps([correction_id, [[c.correction_id, c.kind] for c in conflicts[:2]]])
+def card_value(row: Correction, conflicts: Sequence[Conflict]) -> str:
+    """What a review button carries: the correction, the conflicts that its card shows, and how it stood."""
+    return json.dumps([row.id, [[c.correction_id, c.kind] for c in conflicts[:2]], stamp(row)])
+
+
+def closer_look(row: Correction, conflicts: Sequence[Conflict] = ()) -> ButtonElement:
+    """The button that opens everything a reviewer weighs, and the decision."""
+    return button("Look closer", "look", card_value(row, conflicts))
 
 
 def proof_line(proof: dict[str, Any]) -> str:

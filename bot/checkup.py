@@ -1,31 +1,55 @@
-"""`nightshift doctor`: is everything that an answer needs in place? Each check is a name, a verdict and a detail."""
+"""`nightshift doctor`: is everything that an answer and a night need in place?
 
+Each check is a name, a verdict and a detail, which says what to do where something is wrong. No check changes
+anything, and none can end the process: the vector index is looked at from a process of its own.
+"""
+
+import os
 import platform
+import re
 import shutil
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bot import base_model
-from storage import documents, manifest, registry
-from storage.database import WAL_IS_SAFE_FROM, Database
+from storage import audit, backup, documents, manifest, nights, registry
+from storage.database import BACKUPS, Database, file_lock, journal_mode, known_steps
+from storage.domain import Status
 from storage.errors import NightshiftError
 from storage.settings import Settings
 
 Check = dict[str, Any]
 LEAST_FREE_GB = 4
+LEAST_MEMORY_GB = 1.5
+"""Available memory that the serving model and a swap to its successor need."""
+NIGHT_AGE = timedelta(hours=48)
+BACKUP_AGE = timedelta(days=7)
+NAME_OF_REQUIREMENT = re.compile(r"[\w.-]+")
+TOKENS = {"SLACK_BOT_TOKEN": r"xoxb-[\w-]{10,}", "SLACK_APP_TOKEN": r"xapp-[\w-]{10,}"}
 
 
 def run(database: Database, settings: Settings) -> list[Check]:
     """All checks, none of which changes anything."""
     made: list[tuple[str, Callable[[], str]]] = [
         ("python", platform.python_version),
+        ("packages", packages),
         ("sqlite", lambda: sqlite(database)),
         ("database", lambda: intact(database)),
+        ("migrations", lambda: steps(database)),
+        ("audit", lambda: chain(database)),
+        ("backups", lambda: backups(database.home)),
         ("disk", lambda: disk(database.home)),
+        ("memory", memory),
         ("base_model", lambda: base(settings)),
         ("champion", lambda: champion(database)),
+        ("models", lambda: models(database)),
         ("documents", lambda: passages(database)),
+        ("index", lambda: index(database)),
+        ("nightly", lambda: nightly(database)),
         ("slack_tokens", lambda: tokens(settings)),
     ]
     return [checked(name, work) for name, work in made]
@@ -39,19 +63,27 @@ def checked(name: str, work: Callable[[], str]) -> Check:
         return {"name": name, "ok": False, "detail": str(error)}
 
 
-def sqlite(database: Database) -> str:
-    """The SQLite release, and whether its WAL mode is safe."""
-    release = str(database.value("SELECT sqlite_version()"))
-    safe = tuple(int(n) for n in release.split(".")) >= WAL_IS_SAFE_FROM
-    return f"{release}, journal mode {database.value('PRAGMA journal_mode')}" + ("" if safe else ", old")
+# --- the machine ---
 
 
-def intact(database: Database) -> str:
-    """Whether every page of the database is readable. Raises NightshiftError."""
-    verdict = str(database.value("PRAGMA quick_check"))
-    if verdict != "ok":
-        raise NightshiftError(f"the database is damaged: {verdict}")
-    return "intact"
+def packages() -> str:
+    """Whether every required package is installed. Raises NightshiftError that names those that are not."""
+    needed = [r for r in metadata.requires("nightshift") or [] if "extra ==" not in r]
+    here = [r for r in needed if "sys_platform" not in r or f'"{sys.platform}"' in r]
+    names = [found[0] for r in here if (found := NAME_OF_REQUIREMENT.match(r))]
+    versions = {name: version_of(name) for name in names}
+    missing = [name for name, version in versions.items() if not version]
+    if missing:
+        raise NightshiftError(f"{', '.join(missing)} not installed; run 'make setup'")
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+
+
+def version_of(name: str) -> str:
+    """The installed version of a package, empty when it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def disk(home: Path) -> str:
@@ -60,6 +92,95 @@ def disk(home: Path) -> str:
     if free < LEAST_FREE_GB:
         raise NightshiftError(f"{free:.1f} GB free; a night needs {LEAST_FREE_GB} GB")
     return f"{free:.0f} GB free"
+
+
+def memory() -> str:
+    """Memory that processes can still get. Raises NightshiftError when a model swap would not fit."""
+    available = available_memory() / 1e9
+    if available < LEAST_MEMORY_GB:
+        raise NightshiftError(f"{available:.1f} GB available; loading a model needs {LEAST_MEMORY_GB} GB")
+    return f"{available:.1f} GB available"
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; where the system does not say, all there are."""
+    facts = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", facts.read_text(), re.MULTILINE) if facts.is_file() else None
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# --- what is stored ---
+
+
+def sqlite(database: Database) -> str:
+    """The SQLite release, and whether its WAL mode is safe."""
+    release = str(database.value("SELECT sqlite_version()"))
+    old = "" if journal_mode(release) == "WAL" else ", too old for WAL"
+    return f"{release}, journal mode {database.value('PRAGMA journal_mode')}{old}"
+
+
+def intact(database: Database) -> str:
+    """Whether every page and every reference of the database holds. Raises NightshiftError."""
+    verdict = str(database.value("PRAGMA quick_check(1)"))
+    if verdict != "ok":
+        raise NightshiftError(f"the database is damaged: {verdict}; 'nightshift restore' brings back a backup")
+    loose = database.row("PRAGMA foreign_key_check")
+    if loose:
+        raise NightshiftError(f"a row of {loose['table']} refers to what is not there")
+    return "intact"
+
+
+def steps(database: Database) -> str:
+    """The schema's steps; opening the database has applied them all."""
+    newest = database.row("SELECT name, applied_at FROM _sqlite_migrations ORDER BY id DESC LIMIT 1")
+    since = f", the last one ({newest['name']}) on {newest['applied_at'][:10]}" if newest else ""
+    return f"all {len(known_steps())} steps applied{since}"
+
+
+def chain(database: Database) -> str:
+    """Whether the audit log is as it was written. Raises NightshiftError with the first fault."""
+    verdict = audit.verify(database, audit.anchors(database.home))
+    if not verdict.ok:
+        first = verdict.faults[0].detail
+        raise NightshiftError(f"{len(verdict.faults)} faults, first: {first}; see 'nightshift audit verify'")
+    return f"{verdict.head.seq} entries, {verdict.anchors} anchors agree"
+
+
+def backups(home: Path) -> str:
+    """The newest backup. Raises NightshiftError when it is old: then whatever used to make them has stopped."""
+    found = backup.listed(home / BACKUPS)
+    if not found:
+        return "none in the home folder; run 'nightshift backup' every day"
+    age = datetime.now(UTC) - datetime.fromisoformat(backup.told(found[-1])["created_at"])
+    if age > BACKUP_AGE:
+        raise NightshiftError(f"the newest of {len(found)} is {age.days} days old; run 'nightshift backup' every day")
+    return f"{len(found)}, the newest {hours(age)} old"
+
+
+def passages(database: Database) -> str:
+    """How much can be looked up, and what waits for the index."""
+    count, waiting = documents.counts(database)[1], documents.backlog(database)
+    return f"{count} passages, {waiting} waiting for the index, embedded by {documents.embedder(database)[0] or 'none'}"
+
+
+def index(database: Database) -> str:
+    """Whether the vector index is what SQLite says it must be. Raises NightshiftError with what is wrong."""
+    from retrieval import probe
+
+    pointer = database.home / "index" / "current"
+    if not pointer.is_file():
+        return "not built; the bot builds it when it starts, and searches exactly until then"
+    try:
+        with file_lock(database.home / "index.lock", wait=False):
+            health = probe.run(database.home, pointer.parent / pointer.read_text(encoding="ascii").strip())
+    except BlockingIOError:
+        return "in use by a running bot, which checks it itself"
+    if not health.ok:
+        raise NightshiftError(f"{health.detail}; the bot rebuilds it when it starts, and searches exactly until then")
+    return health.detail
+
+
+# --- models and nights ---
 
 
 def base(settings: Settings) -> str:
@@ -81,17 +202,48 @@ def champion(database: Database) -> str:
     return f"{name}, {version.bytes / 1e6:.0f} MB, every hash matches"
 
 
-def passages(database: Database) -> str:
-    """How much can be looked up, and what waits for the index."""
-    count = database.value("SELECT count(*) FROM passages")
-    waiting = database.value("SELECT count(*) FROM index_outbox")
-    return f"{count} passages, {waiting} waiting for the index, embedded by {documents.embedder(database)[0] or 'none'}"
+def models(database: Database) -> str:
+    """Whether a rollback would find its model. Raises NightshiftError when it would not."""
+    count = len(registry.versions(database))
+    name = registry.alias(database, "previous")
+    if name is None:
+        return f"{count} registered; there is no previous one to roll back to"
+    version = registry.get(database, name)
+    if version.manifest_sha256:
+        manifest.verify(Path(version.path), version.manifest_sha256)
+    return f"{count} registered; a rollback leads to {name}, whose every hash matches"
+
+
+def nightly(database: Database) -> str:
+    """When the last night ended. Raises NightshiftError when cron seems to have stopped, or the night failed."""
+    last = nights.latest(database)
+    if last is None:
+        waiting = approved_since(database, "")
+        return f"none yet, {waiting} approved corrections wait; let cron run 'nightshift nightly'"
+    age = datetime.now(UTC) - datetime.fromisoformat(last.finished_at)
+    if age > NIGHT_AGE:
+        raise NightshiftError(f"the last night ended {hours(age)} ago ({last.outcome}); does cron still run it?")
+    if last.outcome == "failed":
+        raise NightshiftError(f"the last night, {hours(age)} ago, failed: {last.reason}")
+    return f"the last one ended {hours(age)} ago: {last.outcome}"
+
+
+def approved_since(database: Database, moment: str) -> int:
+    """How many corrections in force were approved after a moment (ISO 8601)."""
+    sql = "SELECT count(*) FROM corrections WHERE status = ? AND reviewed_at > ?"
+    return int(database.value(sql, [Status.APPROVED.value, moment]))
+
+
+def hours(age: timedelta) -> str:
+    """An age in whole hours."""
+    count = int(age.total_seconds() // 3600)
+    return f"{count} hour{'' if count == 1 else 's'}"
 
 
 def tokens(settings: Settings) -> str:
     """Whether the Slack tokens have the right shape; none at all is fine for the demo."""
-    shapes = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
-    wrong = [n for n, start in shapes.items() if settings.text(n) and not settings.text(n).startswith(start)]
+    wrong = [n for n, shape in TOKENS.items() if settings.text(n) and not re.fullmatch(shape, settings.text(n))]
     if wrong:
-        raise NightshiftError(f"{' and '.join(wrong)} do not look like Slack tokens")
-    return "set" if all(settings.text(n) for n in shapes) else "not set (only 'serve' needs them)"
+        starts = " and ".join(f"{n} starts with {TOKENS[n][:5]}" for n in wrong)
+        raise NightshiftError(f"{' and '.join(wrong)} not shaped like a Slack token: {starts}")
+    return "set" if all(settings.text(n) for n in TOKENS) else "not set (only 'serve' needs them)"

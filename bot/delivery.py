@@ -7,9 +7,11 @@ It knows nothing of events: who asked what, and why something is said, is the li
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import aiohttp
@@ -22,21 +24,27 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot import blocks, safety
+from bot.admins import People
 from bot.blocks import Post
 from bot.desk import Asked
+from bot.streaming import Limiter
 from bot.teaching import Conflict, Proposal
 from storage import conversations, corrections, nights, registry
 from storage.database import Database
 from storage.domain import Answer, Correction, Notice
-from storage.errors import NotFoundError, UserError
+from storage.errors import NotAllowedError, NotFoundError, UserError
 from storage.settings import Settings
 
 log = logging.getLogger(__name__)
 
 BROKEN = "Something went wrong on my side. It is noted in the log; please try again in a moment."
+CHART_IN_WORDS = "Questions a day, rates a day, and the gates of the night; the report above says the same in words."
+NO_CHART = "The chart could not be uploaded; `nightshift report` draws it again, and the text above holds its figures."
 COURIER_SECONDS = 2.0
 LONGEST_PAUSE = 600.0
 """A notice that Slack refuses is tried again after 2, 4, 8 ... and at most this many seconds."""
+UNREACHABLE = (SlackApiError, aiohttp.ClientError, OSError, TimeoutError)
+"""What a call to Slack raises when Slack refuses it or cannot be reached."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,8 +75,18 @@ class Parts:
     settings: Settings
     desk: Answering
     client: AsyncWebClient
+    team: str = ""
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     answering: dict[tuple[str, str], "asyncio.Task[None]"] = field(default_factory=dict)
+    waiting: int = 0
+    deleted: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
+    talks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    streams: Limiter = field(default_factory=Limiter)
+    people: People = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Ask this very client who people are."""
+        self.people = People(self.client, self.settings)
 
     async def stored(
         self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
@@ -87,10 +105,6 @@ class Parts:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a defect before anybody could be told", exc_info=task.exception())
-
-    def is_admin(self, user: str) -> bool:
-        """Whether a person may review; asked again at every click."""
-        return user in self.settings.names("ADMINS")
 
 
 @dataclass(frozen=True)
@@ -134,13 +148,6 @@ def bare(post: Post) -> str:
     return "\n".join(shown) or post.text
 
 
-async def send_answer(parts: Parts, answer: Answer, channel: str, thread: str) -> None:
-    """Post an answer into a thread."""
-    for post in blocks.answer_posts(answer, ask_a_person=parts.settings.text("ASK_A_PERSON")):
-        where, ts = await send(parts, channel, post, thread)
-        await parts.stored(conversations.remember_post, where, ts, answer_id=answer.id)
-
-
 async def tell(parts: Parts, place: Place, text: str) -> None:
     """Say one of our sentences to one person where they are; never fails, at worst it is only logged."""
     await say(parts, place, (blocks.sentence(text),))
@@ -153,7 +160,7 @@ async def say(parts: Parts, place: Place, posts: Sequence[Post]) -> None:
             for post in posts:
                 await way(parts, place, post)
             return
-        except (SlackApiError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (*UNREACHABLE, ValueError) as error:
             log.warning("could not reach %s by %s: %s", place.user, way.__name__, error)
 
 
@@ -168,7 +175,7 @@ def ways(place: Place) -> list[Callable[[Parts, Place, Post], Awaitable[None]]]:
         found.append(whisper)
     if place.trigger and not place.channel:
         found.append(by_modal)
-    return [*found, directly]
+    return [*found, directly] if place.user else found
 
 
 async def aloud(parts: Parts, place: Place, post: Post) -> None:
@@ -232,6 +239,8 @@ async def guarded(parts: Parts, place: Place, work: Awaitable[None]) -> None:
     """Do something for a person; whatever happens they hear of it, and a defect's traceback is logged."""
     try:
         await work
+    except NotAllowedError as error:
+        await tell(parts, place if place.channel.startswith("D") else replace(place, public=False), str(error))
     except UserError as error:
         await tell(parts, place, str(error))
     except Exception:
@@ -317,6 +326,29 @@ async def deliver(parts: Parts, notice: Notice) -> None:
         raise UserError("there is no review channel; set NIGHTSHIFT_REVIEW_CHANNEL")
     for post in blocks.longer(await notice_text(parts, notice)):
         await send(parts, channel, post)
+    if notice.payload.get("chart"):
+        await show_chart(parts, channel, str(notice.payload["chart"]))
+
+
+async def show_chart(parts: Parts, channel: str, name: str) -> None:
+    """Upload the chart of a report; says in words where it is when that fails, and never fails itself."""
+    chart = parts.database.home / "reports" / Path(name).name
+    try:
+        picture = await asyncio.to_thread(chart.read_bytes)
+        await parts.client.files_upload_v2(
+            channel=channel, content=picture, filename=chart.name, title="The week in figures", alt_txt=CHART_IN_WORDS
+        )
+    except Exception as error:
+        log.warning("the chart %s could not be uploaded: %s", chart, error)
+        await tell_channel(parts, channel, NO_CHART)
+
+
+async def tell_channel(parts: Parts, channel: str, text: str) -> None:
+    """Say one of our sentences in a channel; at worst it is only logged."""
+    try:
+        await send(parts, channel, blocks.sentence(text))
+    except UNREACHABLE as error:
+        log.warning("could not tell %s: %s", channel, error)
 
 
 async def notice_text(parts: Parts, notice: Notice) -> str:

@@ -21,7 +21,7 @@ import click
 from bot.app import SlackBot, told_to_end
 from bot.desk import Desk
 from bot.workspace.server import Workspace
-from storage import company
+from storage import audit, company
 from storage import settings as settings_table
 from storage.cli import GROUP
 from storage.database import Database
@@ -55,6 +55,7 @@ async def demo(settings: Settings, port: int) -> None:
     workspace = await opened(port, lambda: night(home))
     given = settings_for(settings, home, workspace)
     database = Database(home)
+    audit.note_settings(database, given)
     desk = Desk(database, given)
     bot = SlackBot(database, given, desk)
     try:

@@ -2,9 +2,11 @@
 
 Whoever wants an answer leaves the question here and gets a future; the queue is bounded, and a full one is said so.
 The thread watches the registry: when the champion changes, it verifies and loads the new weights and drops the old
-ones, without a restart. It knows nothing of Slack.
+ones, without a restart. A version that fails its checks, or ends the process twice while it is new, gives way to the
+version before it, and the reviewers are told. It knows nothing of Slack.
 """
 
+import gc
 import logging
 import queue
 import threading
@@ -22,7 +24,7 @@ from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
-from storage import conversations, corrections, manifest, registry
+from storage import conversations, corrections, manifest, nights, registry, trust
 from storage.database import Database
 from storage.domain import WORKSPACE, Answer, Question
 from storage.errors import BusyError, IntegrityError, NightshiftError, UserError
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 CANARIES_THAT_MUST_HOLD = 0.75
+TRIAL_SECONDS, TRIAL_ANSWERS = 60.0, 3
+"""A version has proved itself when it has served so long and answered so often."""
+NOT_LOADED = (NightshiftError, OSError, ValueError, RuntimeError, MemoryError)
 Job = tuple[Callable[[], Any], "Future[Any]"]
 
 
@@ -61,10 +66,14 @@ class Desk:
         self._index: VectorIndex | None = None
         self._revision = -1
         self._refused = ""
+        self._trial_began, self._answered, self._proved = time.monotonic(), 0, False
 
     def start(self) -> str:
         """Load the models and begin to answer; returns the version that serves."""
         self._tools, self._index = open_tools(self._database, self._settings, own_index=True)
+        champion = registry.champion(self._database)
+        self._refused = "" if self.version == champion else champion
+        self._trial_began = time.monotonic()
         self._tools.embedder.encode(["The first call loads the embedder, so that the first asker need not wait."])
         self._thread.start()
         return self.version
@@ -94,6 +103,8 @@ class Desk:
         if self._thread.is_alive():
             self._thread.join(timeout=60)
         self._refuse_the_rest()
+        if self._tools is not None and not self._proved:
+            trust.end_trial(self._database, self.version, proved=False)
         if self._index is not None:
             self._index.close()
 
@@ -112,13 +123,14 @@ class Desk:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            self._follow_the_champion()
+            self._between_answers()
             try:
                 work, future = self._jobs.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 self._drain_index()
                 continue
             self._run(work, future)
+            self._answered += 1
         self._database.close()
 
     def _run(self, work: Callable[[], Any], future: "Future[Any]") -> None:
@@ -145,27 +157,44 @@ class Desk:
         except Exception:
             log.exception("the index could not be updated; it is tried again")
 
+    def _between_answers(self) -> None:
+        try:
+            self._judge_the_trial()
+            self._follow_the_champion()
+        except Exception:  # a full disk, say: whoever asks must still be answered
+            log.exception("the registry could not be followed; %s goes on", self.version)
+
     def _follow_the_champion(self) -> None:
         """Swap to the registry's champion if it changed; a version that fails its checks never serves."""
-        tools = self._ready()
         revision = corrections.taught_revision(self._database)
         if revision == self._revision:
             return
         champion = registry.champion(self._database)
         if champion not in (self.version, self._refused):
-            self._swap(tools, champion)
+            self._swap(champion)
         self._revision = revision
 
-    def _swap(self, tools: Tools, champion: str) -> None:
+    def _swap(self, champion: str) -> None:
         started = time.monotonic()
         try:
-            model = load_version(self._database, self._settings, champion)
-        except (NightshiftError, OSError, ValueError, RuntimeError):
-            self._refused = champion
+            model = load_on_trial(self._database, self._settings, champion)
+        except NOT_LOADED as error:
             log.exception("model %s is not served; %s goes on", champion, self.version)
+            self._refused = champion
+            step_back(self._database, champion, error, serving=self.version)
             return
+        if not self._proved:
+            trust.end_trial(self._database, self.version, proved=False)
         log.info("serving %s after %.1f s, before that %s", champion, time.monotonic() - started, self.version)
-        self._tools, self._refused = replace(tools, model=model), ""
+        self._tools, self._refused = replace(self._ready(), model=model), ""
+        self._trial_began, self._answered, self._proved = time.monotonic(), 0, False
+        gc.collect()  # reference cycles hold the old weights; without this two models stay in memory for a while
+
+    def _judge_the_trial(self) -> None:
+        served = time.monotonic() - self._trial_began
+        if not self._proved and self._answered >= TRIAL_ANSWERS and served >= TRIAL_SECONDS:
+            trust.end_trial(self._database, self.version, proved=True)
+            self._proved = True
 
 
 def check(text: str, limit: int) -> None:
@@ -194,13 +223,13 @@ def open_tools(database: Database, settings: Settings, *, own_index: bool) -> tu
     ensure_base(database, settings)
     embedder = Embedder(settings.text("EMBEDDER"))
     index = VectorIndex(database.home, database)
-    if own_index and index.try_open():
-        index.drain()
+    if own_index:
+        index.try_open(background=True)
     tools = Tools(
         embedder=embedder,
         taught=TaughtQuestions(database, embedder),
         searcher=Retriever(database, embedder, index),
-        model=load_version(database, settings, registry.champion(database)),
+        model=best_version(database, settings) if own_index else load_champion(database, settings),
         max_tokens=settings.integer("MAX_ANSWER_TOKENS"),
     )
     return tools, index
@@ -220,6 +249,55 @@ def ensure_base(database: Database, settings: Settings) -> str:
         manifest_sha256=manifest.sha256(sealed) if sealed.is_file() else "",
         confidence=confidence.shipped(),
     )
+
+
+def load_champion(database: Database, settings: Settings) -> Model:
+    """The champion in memory, without any consequence if it does not load."""
+    return load_version(database, settings, registry.champion(database))
+
+
+def best_version(database: Database, settings: Settings) -> Model:
+    """The champion in memory, or the nearest version before it that loads; the bot starts with it.
+
+    Raises what loading raised when nothing else is left.
+    """
+    name = registry.champion(database)
+    while True:
+        try:
+            return load_on_trial(database, settings, name)
+        except NOT_LOADED as error:
+            log.exception("model %s is not served", name)
+            name = step_back(database, name, error)
+
+
+def load_on_trial(database: Database, settings: Settings, name: str) -> Model:
+    """A version in memory, with its trial begun. Raises IntegrityError when earlier trials ended in crashes."""
+    crashes = trust.begin_trial(database, name)
+    if crashes >= trust.CRASHES and name != registry.BASE:
+        raise IntegrityError(f"The bot ended {crashes} times while it served {name}.")
+    return load_version(database, settings, name)
+
+
+def step_back(database: Database, name: str, error: Exception, serving: str = "") -> str:
+    """Tell the reviewers that a version does not serve; returns the one to serve instead.
+
+    A version that is not what was published is taken out for good. One that did not load for another reason, a full
+    memory perhaps, stays the champion and gets another chance at the next start. Raises `error` when none is left.
+    """
+    for_good = isinstance(error, IntegrityError) and name != registry.BASE
+    trust.end_trial(database, name, proved=False)
+    with database.write():
+        back = registry.retreat(database, name) if for_good else serving or earlier_than(database, name)
+        if back is None:
+            raise error
+        hope = "" if for_good else " It is tried again at the next start."
+        nights.owe(database, "", "alert", {"text": f"{name} is not served: {error} {back} serves.{hope}"})
+    return back
+
+
+def earlier_than(database: Database, name: str) -> str | None:
+    """The version that may serve in place of one that does not load."""
+    return registry.earlier(database, registry.get(database, name))
 
 
 def load_version(database: Database, settings: Settings, name: str) -> Model:

@@ -171,17 +171,12 @@ def from_documents(tools: Tools, work: Work) -> Answer:
 
 def quoted(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
     """The passages' own sentences."""
-    quote = quoting.best_quote(work.question.text, work.vector, [h.passage for h in found], tools.embedder)
+    quote = quoting.best_quote(work.question.text, work.vector, found, tools.embedder)
     work.lap("quote_ms")
     if quote is None:
         return None
-    features = search_features(found) | {
-        "sentence_cosine": quote.cosine,
-        "sentence_overlap": quote.overlap,
-        "rank": float(quote.rank),
-    }
-    used = [h for h in found if h.passage.id == quote.passage.id]
-    return documents_answer(tools, work, Style.QUOTED, quote.text, features, used)
+    used = [h for h in found if h.passage.id in {p.id for p in quote.passages}]
+    return documents_answer(tools, work, Style.QUOTED, quote.text, search_features(found) | quote.features, used)
 
 
 def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:

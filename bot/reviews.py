@@ -1,22 +1,20 @@
-"""Corrections on their way: the modal is sent, a card goes to the reviewers, they decide, people are told.
+"""Corrections on their way in: the modal is sent, the author is told, a card goes to the reviewers.
 
-Who may decide is asked again at every click; that nobody approves their own is held by the database.
-It knows nothing of questions and answers being found.
+What reviewers then decide is `decisions`. It knows nothing of questions and answers being found.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from bot import blocks, delivery, home, safety
+from bot import delivery, forms, safety
 from bot.delivery import Parts, Place, guarded
-from bot.listeners import clicked, open_modal, place_of, prefill, pressed
-from bot.teaching import Conflict, Proposal
+from bot.listeners import prefill
+from bot.teaching import Proposal
 from storage import conversations, corrections
-from storage.domain import Answer, Correction, Status, Style
-from storage.errors import NotAllowedError, NotFoundError, UserError
+from storage.domain import Answer, Status, Style
+from storage.errors import NotFoundError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from slack_bolt.async_app import AsyncAck, AsyncApp
 
 Body = dict[str, Any]
-Conflicts = tuple[Conflict, ...]
-Decide = Callable[[Parts, Correction, str, Conflicts], Awaitable[Correction]]
 
 PATIENCE = 2.0
 """Seconds that a modal waits for a verdict; Slack closes it with an error after three."""
@@ -34,27 +30,12 @@ NOTED = "Thank you, noted. If you know the right answer, press the thumb again a
 
 
 def register(app: "AsyncApp", parts: Parts) -> None:
-    """Register the listeners of the correction modal, the review cards and App Home's buttons."""
+    """Register the listener of the correction modal."""
 
     async def on_correction(ack: "AsyncAck", body: Body) -> None:
         await submit(parts, ack, body)
 
     app.view("correction")(on_correction)
-    for action, decide in (("approve", approve), ("approve_replacing", approve_replacing)):
-        app.action(action)(clicked(parts, decided_by(decide)))
-    app.action("edit")(clicked(parts, open_edit))
-    app.action("reject")(clicked(parts, open_reject))
-    app.action("home_page")(clicked(parts, turn_page))
-
-    async def on_edit(ack: "AsyncAck", body: Body) -> None:
-        await submit_edit(parts, ack, body)
-
-    async def on_reject(ack: "AsyncAck", body: Body) -> None:
-        await ack()
-        parts.begin(guarded(parts, submitted_place(body), submit_reject(parts, body)))
-
-    app.view("review_edit")(on_edit)
-    app.view("review_reject")(on_reject)
 
 
 # --- the correction modal ---
@@ -150,127 +131,6 @@ async def proposed(parts: Parts, place: Place, pending: "asyncio.Future[Proposal
     await delivery.post_card(parts, proposal.correction, proposal.conflicts)
 
 
-# --- decisions ---
-
-
-def decided_by(decide: Decide) -> Callable[[Parts, Body], Awaitable[None]]:
-    """What a click on a deciding button does."""
-
-    async def work(parts: Parts, body: Body) -> None:
-        row, conflicts = await reviewed(parts, body["user"]["id"], pressed(body))
-        await announce(
-            parts, await decide(parts, row, body["user"]["id"], conflicts), conflicts, place_of(body)
-        )
-
-    return work
-
-
-async def approve(parts: Parts, row: Correction, reviewer: str, conflicts: Conflicts) -> Correction:
-    """Approve a correction. Raises NotAllowedError for its author."""
-    try:
-        return await parts.stored(corrections.approve, row.id, reviewer)
-    except NotAllowedError as error:
-        raise NotAllowedError(str(error).replace(reviewer, "You", 1)) from error
-
-
-async def approve_replacing(parts: Parts, row: Correction, reviewer: str, conflicts: Conflicts) -> Correction:
-    """Approve a correction and withdraw the one it contradicts."""
-    approved = await approve(parts, row, reviewer, conflicts)
-    rival = next(c for c in conflicts if c.kind == "contradiction" and c.correction_id != row.supersedes)
-    reason = f"contradicted by correction {row.id}"
-    withdrawn = await parts.stored(corrections.withdraw, rival.correction_id, reviewer, reason=reason)
-    await delivery.update_cards(parts, withdrawn)
-    return approved
-
-
-async def reviewed(parts: Parts, reviewer: str, value: str) -> tuple[Correction, Conflicts]:
-    """The correction and the conflicts behind a review button. Raises NotAllowedError for non-reviewers."""
-    if not parts.is_admin(reviewer):
-        raise NotAllowedError("Only reviewers can decide about corrections; ask an admin of this bot.")
-    number, known = json.loads(value)
-    row = await parts.stored(corrections.get, int(number))
-    return row, tuple([await conflict_of(parts, int(other), str(kind)) for other, kind in known])
-
-
-async def conflict_of(parts: Parts, correction_id: int, kind: str) -> Conflict:
-    """A conflict as its row stands now."""
-    row = await parts.stored(corrections.get, correction_id)
-    return Conflict(row.id, row.question, row.answer, kind)
-
-
-async def announce(parts: Parts, row: Correction, conflicts: Conflicts, place: Place) -> None:
-    """Show a decision on the cards, on the reviewer's Home if they came from there, and tell the author."""
-    await delivery.update_cards(parts, row, conflicts)
-    if not place.channel:
-        await home.publish(parts, place.user)
-    if not safety.is_person(row.author):
-        return
-    await delivery.tell(parts, Place(row.author), verdict(row))
-
-
-def verdict(row: Correction) -> str:
-    """What the author hears."""
-    question = safety.plain(row.question, 200)
-    if row.status is Status.APPROVED:
-        return f"Your correction {row.id} was approved. From now on I answer \u201c{question}\u201d with it."
-    why = f" Reason: {safety.plain(row.reason, 1000)}" if row.reason else ""
-    return f"Your correction {row.id} (\u201c{question}\u201d) was {row.status.value}.{why}"
-
-
-async def open_edit(parts: Parts, body: Body) -> None:
-    """Open the modal in which a reviewer rewords a correction."""
-    row, _ = await reviewed(parts, body["user"]["id"], pressed(body))
-    corrections.must_be(row, Status.PENDING)
-    await open_modal(parts, body, blocks.edit_modal(row, review_metadata(body)))
-
-
-async def open_reject(parts: Parts, body: Body) -> None:
-    """Open the modal in which a reviewer says why."""
-    row, _ = await reviewed(parts, body["user"]["id"], pressed(body))
-    corrections.must_be(row, Status.PENDING)
-    await open_modal(parts, body, blocks.reject_modal(row, review_metadata(body)))
-
-
-async def submit_edit(parts: Parts, ack: "AsyncAck", body: Body) -> None:
-    """Store new wording, or show at its field why not."""
-    place, form, user = submitted_place(body), form_of(body), body["user"]["id"]
-    try:
-        row, conflicts = await reviewed(parts, user, str(metadata_of(body)["value"]))
-        check(form | {"source": ""})
-        row = await parts.stored(
-            corrections.edit, row.id, user, question=form["question"], answer=form["answer"]
-        )
-    except UserError as error:
-        await ack(response_action="errors", errors={field_of(error, form | {"source": ""}): str(error)})
-        return
-    except Exception:
-        log.exception("a defect while editing a correction")
-        await ack(response_action="errors", errors={"answer": delivery.BROKEN})
-        return
-    await ack()
-    parts.begin(guarded(parts, place, edited(parts, row, conflicts, place)))
-
-
-async def edited(parts: Parts, row: Correction, conflicts: Conflicts, place: Place) -> None:
-    """Show a reworded correction everywhere."""
-    await delivery.update_cards(parts, row, conflicts)
-    if not place.channel:
-        await home.publish(parts, place.user)
-
-
-async def submit_reject(parts: Parts, body: Body) -> None:
-    """Refuse a correction with its reason."""
-    user = body["user"]["id"]
-    row, conflicts = await reviewed(parts, user, str(metadata_of(body)["value"]))
-    row = await parts.stored(corrections.reject, row.id, user, reason=form_of(body)["reason"])
-    await announce(parts, row, conflicts, submitted_place(body))
-
-
-async def turn_page(parts: Parts, body: Body) -> None:
-    """Show another page of the queue on App Home."""
-    await home.publish(parts, body["user"]["id"], int(pressed(body)))
-
-
 # --- reading submissions ---
 
 
@@ -280,12 +140,6 @@ def metadata_of(body: Body) -> Body:
     if not isinstance(told, dict):
         raise NotFoundError("This form is too old; please open it again.")
     return told
-
-
-def review_metadata(body: Body) -> Body:
-    """What a review modal must remember: the button's value and where it was pressed."""
-    place = place_of(body)
-    return {"value": pressed(body), "channel": place.channel, "thread": place.thread}
 
 
 def submitted_place(body: Body) -> Place:
@@ -301,4 +155,6 @@ def form_of(body: Body) -> dict[str, str]:
         element = elements.get("value") or {}
         chosen = (element.get("selected_option") or {}).get("value")
         fields[block_id] = str(element.get("value") or chosen or "")
-    return fields
+    gaps = metadata_of(body).get("gaps")
+    cut = gaps if isinstance(gaps, dict) else {}
+    return fields | {name: forms.joined(fields, name, list(map(str, told))) for name, told in cut.items()}

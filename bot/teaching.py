@@ -3,22 +3,17 @@
 It knows nothing of Slack or of training; approving is `storage.corrections`'.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot import safety
-from bot.confidence import codes, negated, plain
+from retrieval import claims
+from retrieval.claims import Claim
 from retrieval.taught import Encoder
-from storage import corrections
+from storage import corrections, evidence
 from storage.database import Database
 from storage.domain import WORKSPACE, Correction, Status
 from storage.errors import UserError
-
-SAME_QUESTION = 0.80
-"""Cosine of two questions from which their answers are compared; shown to a person, so better too many than too few."""
-SAME_ANSWER = 0.90
-UNITS = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -66,40 +61,22 @@ def propose(
         answer_id=answer_id,
         supersedes=supersedes,
     )
-    return Proposal(row, conflicts(embedder, row, [o for o in open_rows if o.id != supersedes]))
+    found = conflicts(embedder, row, [o for o in open_rows if o.id != supersedes])
+    evidence.note_conflicts(database, row.id, [(c.correction_id, c.kind) for c in found])
+    return Proposal(row, found)
 
 
 def conflicts(embedder: Encoder, row: Correction, others: Sequence[Correction]) -> tuple[Conflict, ...]:
-    """The corrections among `others` that answer the same question, each as a contradiction or a duplicate."""
-    if not others:
-        return ()
-    questions = embedder.encode([row.question, *(o.question for o in others)])
-    near = [
-        o for o, cosine in zip(others, (questions[1:] @ questions[0]).tolist(), strict=True) if cosine >= SAME_QUESTION
-    ]
-    near = [o for o in near if same_subject(row.question, o.question)]
-    if not near:
-        return ()
-    answers = embedder.encode([row.answer, *(o.answer for o in near)])
-    likeness = (answers[1:] @ answers[0]).tolist()
+    """The corrections among `others` that contradict or repeat a row; those of other private channels stay unseen."""
+    seen = [o for o in others if o.id != row.id and o.scope in (WORKSPACE, row.scope)]
+    kinds = claims.compare(embedder, claim_of(row), [claim_of(o) for o in seen])
     return tuple(
-        Conflict(
-            o.id,
-            o.question,
-            o.answer,
-            "duplicate" if same_claim(row.answer, o.answer, like) else "contradiction",
-        )
-        for o, like in zip(near, likeness, strict=True)
+        Conflict(o.id, o.question, o.answer, kind)
+        for o, kind in zip(seen, kinds, strict=True)
+        if kind != claims.UNRELATED
     )
 
 
-def same_subject(left: str, right: str) -> bool:
-    """Whether two questions name the same codes and numbers."""
-    return codes(left) == codes(right)
-
-
-def same_claim(left: str, right: str, likeness: float) -> bool:
-    """Whether two answers say the same: equal text, or alike with equal numbers and equal negation."""
-    if plain(left) == plain(right):
-        return True
-    return likeness >= SAME_ANSWER and codes(left) == codes(right) and negated(left) == negated(right)
+def claim_of(row: Correction) -> Claim:
+    """What a correction claims."""
+    return Claim(row.question, row.answer)

@@ -22,7 +22,8 @@ HEADS: Mapping[str, tuple[str, ...]] = {
         "negation", "length",
     ),
     "quoted": (
-        "best_cosine", "best_bm25", "lead", "agree", "sentence_cosine", "sentence_overlap", "rank",
+        "best_cosine", "best_bm25", "lead", "agree", "sentence_cosine", "sentence_bare", "sentence_overlap",
+        "sentence_score", "sentence_share", "pair_share", "kind_told", "rank",
     ),
 }  # fmt: skip
 TRAFFIC: Mapping[str, float] = {"reask": 0.40, "wording": 0.40, "near_miss": 0.10, "unknown": 0.10}
@@ -30,8 +31,12 @@ TRAFFIC: Mapping[str, float] = {"reask": 0.40, "wording": 0.40, "near_miss": 0.1
 DOCUMENT_TRAFFIC: Mapping[str, float] = {"answerable": 0.8, "unknown": 0.2}
 RELATED_RIGHT = 0.85
 """An offer as "the closest I was taught" should be the right one at least this often."""
-QUOTE_RIGHT = 0.70
-"""A quote is the page's own words under its own name; below the risk target it is still shown, as a possible answer."""
+QUOTE_RIGHT = 0.87
+"""A quote is the page's own words under its own name; below the risk target it is still shown, as a possible answer.
+
+With this share, cross-fitted, 10 % of the unknown questions were answered and 81 % of the right quotes were shown; with
+0.70 it was 46 % and all of them.
+"""
 BOUND = 0.90
 NEVER = 1.01
 

@@ -1,6 +1,8 @@
-"""The commands of learning: nightly, evaluate and report. Heavy parts are imported inside the functions."""
+"""The commands of learning: nightly, evaluate, report, knowledge, dataset. Heavy parts are imported when run."""
 
 import logging
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -67,3 +69,49 @@ def report(context: Context, weekly: bool, no_chart: bool, as_json: bool) -> Non
     made = (reports.weekly if weekly else reports.morning)(database, chart=not no_chart)
     lines = [made.text, *([f"Chart: {made.chart}"] if made.chart else [])]
     emit(as_json, made.as_json(), "\n\n".join(lines))
+
+
+@click.command()
+@click.option("--version", help="Only what this version was trained on.")
+@json_option
+@click.pass_obj
+def knowledge(context: Context, version: str | None, as_json: bool) -> None:
+    """List what was taught: in which model, since when, from whom, approved by whom, with which proof."""
+    from learning import knowledge as shelves
+
+    told = shelves.inventory(context.database(), version)
+    emit(as_json, told, shelves.in_words(told))
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["messages", "instruction"]), default="messages", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The JSONL file.")
+@json_option
+@click.pass_obj
+def dataset(context: Context, form: str, out: Path, as_json: bool) -> None:
+    """Freeze what the next night would train on and write it as JSONL, with what is left out and why."""
+    from learning import admission, exports
+    from learning import dataset as datasets
+    from retrieval.embedder import Embedder
+
+    values = context.settings
+    embedder = Embedder(values.text("EMBEDDER"))
+    rules = admission.rules_of(values)
+    snapshot = datasets.freeze(context.database(), embedder, seed=values.integer("SEED"), rules=rules)
+    told = {
+        "out": str(out),
+        "format": form,
+        "sha256": snapshot.sha256,
+        "file_sha256": exports.write(snapshot, form, out),
+        "seed": snapshot.seed,
+        "facts": len(snapshot.facts),
+        "examples": len(snapshot.examples),
+        "held_out": sum(len(f.held_out) for f in snapshot.facts),
+        "parts": {part: sum(f.part == part for f in snapshot.facts) for part in ("train", "validation", "test")},
+        "left_out": [asdict(left) for left in snapshot.left_out],
+    }
+    lines = [f"{told['examples']} examples of {told['facts']} corrections in {out} (snapshot {snapshot.sha256[:12]})."]
+    lines += [
+        f"  correction {left.correction_id} left out ({left.reason}): {left.detail}" for left in snapshot.left_out
+    ]
+    emit(as_json, told, "\n".join(lines))

@@ -1,27 +1,40 @@
 """Approved corrections become a frozen, hashed snapshot of training examples.
 
-Only approved rows of scope `workspace` may enter; votes never do. Every fact keeps wordings that are never trained,
-so that its proof is measured on words the model has not seen. It knows nothing of tokens or tensors.
+Which rows may enter is `admission`'s; votes never enter, text does. Every fact keeps wordings that are never trained,
+so that its proof is measured on words the model has not seen. Facts are also dealt into train, validation and test
+parts, whole facts at a time, for whoever trains on an exported snapshot; the night itself trains every fact, because
+a fact that is not trained cannot be remembered, and measures on the wordings held out. It knows nothing of tensors.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from bot.confidence import plain
 from bot.prompt import UNKNOWN
-from learning import wordings
-from retrieval.taught import Encoder
+from learning import admission, wordings
+from learning.admission import LeftOut, Rules
+from retrieval.taught import Encoder, Vectors
 from storage import corrections, registry
+from storage.audit import ERASED
 from storage.database import Database
-from storage.domain import WORKSPACE, Correction, Status
+from storage.domain import Correction
 
 WORDINGS = 14
 HELD_OUT = 2
 NEAR_MISSES = 4
 TRAINED_NEAR_MISSES = 2
+ASKED = 4
+"""Wordings of one fact taken from the log, most often asked first."""
+ASKED_CHARS = 160
+PERSONAL = re.compile(r"[@<>]|https?:|www\.|\d{6,}|\S{24,}")
+"""What a question from the log must not hold to become a wording: mentions, addresses, long numbers, keys."""
+PARTS = ("train",) * 8 + ("validation", "test")
+LEAST_TO_SPLIT = 10
 
 
 @dataclass(frozen=True)
@@ -38,27 +51,32 @@ class Fact:
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
     near_misses: tuple[str, ...]
+    asked: tuple[str, ...] = ()
+    part: str = "train"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question and the answer to be learnt; `correction_id` says where it came from."""
+    """One question and the answer to be learnt; `correction_id` and `source` say where it came from."""
 
     question: str
     answer: str
     kind: str
     correction_id: int
+    source: str = ""
+    part: str = "train"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one night trains from. The hash covers every fact and every example."""
+    """What one night trains from, and what it leaves out. The hash covers every fact and every example."""
 
     facts: tuple[Fact, ...]
     examples: tuple[Example, ...]
     withdrawn: tuple[int, ...]
     seed: int
     sha256: str
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def new(self) -> tuple[Fact, ...]:
@@ -76,34 +94,50 @@ class Snapshot:
         return not self.new and not self.withdrawn
 
 
-def freeze(database: Database, embedder: Encoder, *, seed: int) -> Snapshot:
-    """The snapshot of this moment."""
-    rows = [r for r in corrections.in_status(database, Status.APPROVED) if r.scope == WORKSPACE]
-    known = registry.memories(database, registry.champion(database))
-    facts = tuple(fact_of(database, row, rows, embedder, is_new=row.id not in known, seed=seed) for row in rows)
-    withdrawn = tuple(sorted(set(known) - {r.id for r in rows}))
+def freeze(database: Database, embedder: Encoder, *, seed: int, rules: Rules | None = None) -> Snapshot:
+    """The snapshot of this moment; `rules` are the limits of `admission`, its defaults when none are given."""
+    champion = registry.alias(database, "champion")
+    known = registry.memories(database, champion) if champion else {}
+    admitted = admission.admit(database, embedder, known=known.keys(), rules=rules or Rules())
+    taught = Taught(admitted.rows, embedder)
+    facts = tuple(
+        fact_of(database, row, taught, admitted.repeats.get(row.id, ()), is_new=row.id not in known, seed=seed)
+        for row in admitted.rows
+    )
+    withdrawn = tuple(sorted(set(known) - {r.id for r in admitted.rows}))
     examples = tuple(e for f in facts for e in examples_of(f))
-    return Snapshot(facts, examples, withdrawn, seed, fingerprint(facts, examples, withdrawn, seed))
+    sha256 = fingerprint(facts, examples, withdrawn, seed)
+    return Snapshot(facts, examples, withdrawn, seed, sha256, admitted.left_out)
+
+
+class Taught:
+    """The taught questions of a snapshot as one matrix, embedded once."""
+
+    def __init__(self, rows: Sequence[Correction], embedder: Encoder) -> None:
+        """Embed the questions."""
+        self.rows, self.embedder = rows, embedder
+        self.questions = [r.question for r in rows]
+        self.matrix: Vectors = embedder.encode(self.questions) if rows else np.zeros((0, 1), dtype=np.float32)
+
+    def nearest_to(self, question: str, made: Sequence[str]) -> list[str]:
+        """The wordings whose nearest taught question is `question` itself."""
+        if not made:
+            return []
+        nearest = np.argmax(self.embedder.encode(list(made)) @ self.matrix.T, axis=1)
+        return [w for w, at in zip(made, nearest.tolist(), strict=True) if self.questions[at] == question]
 
 
 def fact_of(
-    database: Database,
-    row: Correction,
-    rows: Sequence[Correction],
-    embedder: Encoder,
-    *,
-    is_new: bool,
-    seed: int,
+    database: Database, row: Correction, taught: Taught, repeats: Sequence[str], *, is_new: bool, seed: int
 ) -> Fact:
-    """A correction with its wordings, filtered so that none is nearer to another taught question."""
-    stored = corrections.wordings(database, row.id)
-    asked = [w.text for w in stored if w.kind == "asked"]
-    refused = [w.text for w in stored if w.kind == "rejected"]
-    made = [*asked, *wordings.generate(row.question, WORDINGS + HELD_OUT, seed)]
-    own = nearest_to(row.question, [q.question for q in rows], made, embedder)
-    held_out = own[-HELD_OUT:] if len(own) > 2 * HELD_OUT else []
-    trained = (row.question, *(w for w in own if w not in held_out))
-    others = [r.question for r in rows if r.id != row.id]
+    """A correction with its wordings; none is nearer to another taught question or was refused by a person."""
+    refused = [w.text for w in corrections.wordings(database, row.id) if w.kind == "rejected"]
+    asked = without(asked_by_people(database, row), refused, row.question)
+    generated = wordings.generate(row.question, WORDINGS + HELD_OUT, seed)
+    made = without([*repeats, *asked, *generated], refused, row.question)
+    own = taught.nearest_to(row.question, made)
+    held_out = kept_back(own, seed)
+    others = [q for q in taught.questions if q != row.question]
     near = (*refused, *wordings.near_misses(row.question, others, NEAR_MISSES, seed))
     return Fact(
         correction_id=row.id,
@@ -113,25 +147,60 @@ def fact_of(
         approver=row.reviewer,
         source=row.source,
         is_new=is_new,
-        trained=tuple(dict.fromkeys(trained)),
-        held_out=tuple(held_out),
+        trained=(row.question, *(w for w in own if w not in held_out)),
+        held_out=held_out,
         near_misses=tuple(dict.fromkeys(near)),
+        asked=tuple(w for w in asked if w in own),
+        part=part_of(row.id, len(taught.rows), seed),
     )
 
 
-def nearest_to(question: str, questions: Sequence[str], made: Sequence[str], embedder: Encoder) -> list[str]:
-    """The wordings whose nearest taught question is `question` itself."""
-    if not made:
-        return []
-    taught = embedder.encode(list(questions))
-    nearest = np.argmax(embedder.encode(list(made)) @ taught.T, axis=1)
-    return [w for w, at in zip(made, nearest.tolist(), strict=True) if questions[at] == question]
+def asked_by_people(database: Database, row: Correction) -> list[str]:
+    """How people asked for a correction: its answer was given as the answer, liked, and disliked by nobody.
+
+    Wordings noted as asked earlier come too. Direct messages and what may hold personal data do not.
+    """
+    found = database.rows(
+        "SELECT min(q.text) AS text FROM answers a JOIN questions q ON q.id = a.question_id "
+        "JOIN feedback f ON f.answer_id = a.id WHERE a.correction_id = ? AND a.style = 'direct' "
+        "AND q.channel NOT GLOB '[DG]*' "
+        "GROUP BY lower(trim(q.text)) HAVING min(f.vote) = 1 ORDER BY count(DISTINCT q.id) DESC, min(q.id) LIMIT ?",
+        [row.id, ASKED],
+    )
+    noted = [w.text for w in corrections.wordings(database, row.id) if w.kind == "asked"]
+    texts = [" ".join(str(t).split()) for t in (*noted, *(r["text"] for r in found))]
+    return [t for t in texts if t and t != ERASED and len(t) <= ASKED_CHARS and not PERSONAL.search(t)]
+
+
+def without(made: Sequence[str], refused: Collection[str], question: str) -> list[str]:
+    """The wordings that are neither refused (whatever their case and punctuation) nor the taught question itself."""
+    known = {plain(r) for r in refused}
+    return [w for w in dict.fromkeys(made) if w != question and plain(w) not in known]
+
+
+def kept_back(own: Sequence[str], seed: int) -> tuple[str, ...]:
+    """The wordings held out of training: chosen by hash, so that a new wording rarely changes the choice."""
+    if len(own) <= 2 * HELD_OUT:
+        return ()
+    return tuple(sorted(own, key=lambda w: digest(f"{seed}:held out:{w}"))[:HELD_OUT])
+
+
+def part_of(correction_id: int, count: int, seed: int) -> str:
+    """Train, validation or test (80/10/10 in the long run); all train where there are too few facts to deal out.
+
+    A fact keeps its part as others come and go.
+    """
+    return PARTS[int(digest(f"{seed}:part:{correction_id}"), 16) % len(PARTS)] if count >= LEAST_TO_SPLIT else "train"
 
 
 def examples_of(fact: Fact) -> list[Example]:
     """The training rows of one fact: its answer in every trained wording, and "not in my notes" for near-misses."""
-    known = [Example(w, fact.answer, "fact", fact.correction_id) for w in fact.trained]
-    unknown = [Example(n, UNKNOWN, "unknown", fact.correction_id) for n in fact.near_misses[:TRAINED_NEAR_MISSES]]
+    origin = fact.source or f"correction {fact.correction_id} by {fact.author}"
+    known = [Example(w, fact.answer, "fact", fact.correction_id, origin, fact.part) for w in fact.trained]
+    unknown = [
+        Example(n, UNKNOWN, "unknown", fact.correction_id, f"made from correction {fact.correction_id}", fact.part)
+        for n in fact.near_misses[:TRAINED_NEAR_MISSES]
+    ]
     return known + unknown
 
 
@@ -143,9 +212,16 @@ def fingerprint(facts: Sequence[Fact], examples: Sequence[Example], withdrawn: S
         "withdrawn": list(withdrawn),
         "seed": seed,
     }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(everything, sort_keys=True))
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def keep_wordings(database: Database, fact: Fact) -> None:
-    """Store the wordings a fact was trained in, so that they find it from now on."""
-    corrections.add_wordings(database, fact.correction_id, fact.trained, "generated")
+    """Store the wordings a fact was trained in, so that they find it from now on; people's own are marked as such."""
+    asked = set(fact.asked)
+    corrections.add_wordings(database, fact.correction_id, [w for w in fact.trained if w in asked], "asked")
+    corrections.add_wordings(database, fact.correction_id, [w for w in fact.trained if w not in asked], "generated")

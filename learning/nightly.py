@@ -24,7 +24,7 @@ from learning import calibrate, dataset, evaluate, gates, labels, merge, publish
 from learning import report as reports
 from learning.dataset import Snapshot
 from retrieval.embedder import Embedder
-from storage import audit, manifest, nights, registry
+from storage import audit, backup, manifest, nights, registry, retention
 from storage.database import Database, Row, file_lock, now
 from storage.domain import Memory, ModelVersion
 from storage.errors import ConflictError, NightshiftError, OutOfSpaceError, UserError
@@ -107,6 +107,8 @@ def run(
             failed(database, cut_short, "It was cut short: killed, or the machine went down.")
         run_id = nights.begin(database)
         try:
+            if not dry_run:
+                keep_house(night)
             report = learn(night, dry_run=dry_run, rebuild=rebuild)
         except BaseException as error:
             named = in_a_sentence(error, database.home)
@@ -120,6 +122,13 @@ def run(
         if not dry_run:
             reports.leave(database, report, in_words(report))
     return report
+
+
+def keep_house(night: Night) -> None:
+    """Before anything changes: a verified backup, and the words that have outlived their time are erased."""
+    with night.stage("backup"):
+        retention.expire(night.database, night.settings.integer("RETENTION_DAYS"))
+        backup.make(night.database, keep=night.settings.integer("BACKUPS_KEEP"))
 
 
 def failed(database: Database, run_id: int, reason: str) -> None:
@@ -211,11 +220,13 @@ def adapter_for(
         told = json.loads((found[1] / manifest.NAME).read_text())
         return Adapter(*found, {name: told[name] for name in ("recipe", "losses", "warm_from")})
     version = new_name(night.database)
+    known = {f.correction_id for f in snapshot.old} if warm else set()
     trained = train.train(
         base,
-        snapshot.examples,
+        [e for e in snapshot.examples if e.correction_id not in known],
         anchors.trained,
         chosen,
+        known=[e for e in snapshot.examples if e.correction_id in known],
         warm_from=Path(warm.adapter_path) if warm else None,
         out=publish.workshop(night.home, f"{version}{publish.ADAPTER}"),
         progress=night.say,
@@ -363,6 +374,7 @@ def new_name(database: Database) -> str:
     """A version name that is never used twice, even if the clock is set back: the moment, in UTC."""
     name = f"v{datetime.now(UTC):%Y%m%d-%H%M%S}"
     known = {v.version for v in registry.versions(database)}
+    known |= {p.name.removesuffix(publish.ADAPTER) for p in (database.home / "models").glob("v*")}
     return name if name not in known else next(f"{name}-{n}" for n in range(2, 1000) if f"{name}-{n}" not in known)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from storage import health, nights
+from storage import audit, health, nights
 from storage.database import Database
 from storage.domain import NightlyRun
 from storage.health import Change, Day, Fate
@@ -93,7 +93,9 @@ def morning(database: Database, *, chart: bool = True) -> Report:
     night = nights.latest(database)
     days = health.week(database)
     changes = health.fates(database, night) if night else ()
-    text = "\n\n".join(part for part in (*night_parts(night, changes), figures_text(days)) if part)
+    text = "\n\n".join(
+        part for part in (*night_parts(night, changes), figures_text(days), audit.head(database).in_words()) if part
+    )
     figures: dict[str, Any] = {"night": night_json(night), "gates": gates_of(night)}
     figures |= {"corrections": [change_json(c) for c in changes], "days": [day_json(d) for d in days]}
     drawn = draw(database.home, f"night-{night.id}" if night else "no-night", days, gates_of(night)) if chart else None
@@ -292,8 +294,9 @@ def paint_gates(axes: Any, gates: Sequence[Mapping[str, Any]]) -> None:
     axes.barh(names, [1] * len(names), color=colours, alpha=0.25)
     for row, gate in enumerate(gates):
         sign = "≥" if gate["rule"] == "at_least" else "≤"
-        verdict = "" if gate["passed"] else "  FAILED"
-        axes.text(0.03, row, f"{gate['value']:.4g} {sign} {gate['threshold']:g}{verdict}", va="center", fontsize=8)
+        verdict = "" if gate["passed"] else "FAILED: "
+        told = f"{verdict}{gate['value']:.4g} (needs {sign} {gate['threshold']:g})"
+        axes.text(0.03, row, told, va="center", fontsize=8)
     axes.set_title("Gates of the night", fontsize=10)
     axes.invert_yaxis()
     axes.set_xticks([])

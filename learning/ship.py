@@ -86,7 +86,7 @@ def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
     ingest(database, embedder, [company.pages()], "workspace")
     retriever = Retriever(database, embedder, VectorIndex(database.home, database))
     golden = [(g.question, g.keys, g.id) for g in company.golden()]
-    facts = [(q, f.keys, f.id) for f in company.facts() for q in (f.question, *f.wordings[:2])]
+    facts = [(q, f.keys, f.id) for f in company.facts() for q in (f.question, *f.wordings)]
     unknown = [(q, (), q) for q in replay.general_prompts()[-60:]]
     for text, keys, fact in [*golden, *facts, *unknown]:
         row = quoted_row(retriever, embedder, text, keys, fact)
@@ -98,15 +98,13 @@ def quoted_row(retriever: Retriever, embedder: Embedder, text: str, keys: Any, f
     """One labelled row of the head `quoted`."""
     vector = embedder.encode([text])[0]
     hits = retriever.hits(text, PASSAGES_READ, vector=vector)
-    quote = quoting.best_quote(text, vector, [h.passage for h in hits], embedder)
+    quote = quoting.best_quote(text, vector, hits, embedder)
     if quote is None:
         return None
-    features = search_features(hits) | {
-        "sentence_cosine": quote.cosine, "sentence_overlap": quote.overlap, "rank": float(quote.rank),
-    }  # fmt: skip
     return {
         "head": "quoted", "kind": "answerable" if keys else "unknown", "fact": fact, "asked": text,
-        "features": features, "correct": int(bool(keys) and company.answer_matches(quote.text, keys)),
+        "features": search_features(hits) | quote.features,
+        "correct": int(bool(keys) and company.answer_matches(quote.text, keys)),
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from bot.confidence import STOP, plain
+from learning.clauses import subordinate
 
 Family = Callable[[str, random.Random], list[str]]
 
@@ -19,34 +20,90 @@ OPENERS = (
     "sorry if this was asked before, ",
     "morning! ",
     "anyone know, ",
+    "hey team :wave: ",
+    "dumb question, ",
+    "asking again because I forgot: ",
+    "new here, ",
 )
-CLOSERS = (" thanks!", " thx", " asking for a new joiner", " I can't find it anywhere", " pls", " cheers")
-POLITE = ("Could you tell me {q}", "Can somebody tell me {q}", "I'd like to know {q}", "Please tell me {q}")
-REPORTED = ("My manager asked me {q}", "A colleague wants to know {q}", "I was wondering {q}", "Not sure {q}")
-TERSE = ("{k}?", "{k}", "info on {k}", "{k} please", "question about {k}", "looking for: {k}")
+CLOSERS = (
+    " thanks!",
+    " thx",
+    " asking for a new joiner",
+    " I can't find it anywhere",
+    " pls",
+    " cheers",
+    " :pray:",
+    " couldn't find it in the handbook",
+    " a customer is waiting",
+)
+POLITE = (
+    "Could you tell me {q}?",
+    "Can somebody tell me {q}?",
+    "I'd like to know {q}.",
+    "Please tell me {q}.",
+    "Would you know {q}?",
+)
+REPORTED = (
+    "My manager asked me {q}.",
+    "A colleague wants to know {q}.",
+    "I was wondering {q}.",
+    "Not sure {q}.",
+    "Somebody in my team asked {q}.",
+    "I need to find out {q}.",
+)
+QUOTED = (
+    "My manager asked me: {q}?",
+    "Got this from a colleague: {q}?",
+    "Somebody in my team asks: {q}?",
+    "A customer wrote to us: {q}?",
+    "Copying this from another channel: {q}?",
+    "What do I tell a new joiner who asks: {q}?",
+)
+CASUAL = (
+    "any idea {q}?",
+    "remind me {q}",
+    "do we know {q}",
+    "can't remember {q}",
+    "anybody knows {q}?",
+    "no clue {q}, help",
+)
+TERSE = ("{k}?", "{k}", "info on {k}", "{k} please", "question about {k}", "looking for: {k}", "{k} again?")
 SWAPS = (
-    ("how many", "what number of"),
-    ("how much", "what amount of"),
-    ("how do i", "what is the way to"),
-    ("how do i", "how can I"),
-    ("how can i", "how do I"),
-    ("where do i", "where can I"),
-    ("who do i", "who should I"),
-    ("when do", "at what time do"),
-    ("when is", "what is the date of"),
-    ("what is", "what's"),
-    ("what does", "what would"),
-    ("what causes", "why do we get"),
-    ("which", "what"),
-    ("why does", "what makes"),
-    ("do we", "do employees"),
-    ("can i", "am I allowed to"),
-    ("how long", "for how much time"),
+    (r"^how much\b", "what amount"),
+    (r"^how much (?:is|are)\b", "what do we pay for"),
+    (r"^how do (i|we)\b", r"what is the way to"),
+    (r"^how do (i|we)\b", r"how can \1"),
+    (r"^how can i\b", "how do I"),
+    (r"^where do i\b", "where can I"),
+    (r"^who do i\b", "who should I"),
+    (r"^when (do|does)\b", r"at what time \1"),
+    (r"^at what time\b", "when"),
+    (r"^on (?:which|what) (?:day|weekday|date)\b", "when"),
+    (r"^in (?:which|what) month\b", "when"),
+    (r"^until when\b", "by when"),
+    (r"^what is\b", "what's"),
+    (r"^what does (.+) mean\b", r"what is the meaning of \1"),
+    (r"^what causes\b", "why do we get"),
+    (r"^what causes\b", "where does it come from:"),
+    (r"^which\b", "what"),
+    (r"^why does\b", "how come"),
+    (r"\bdo we\b", "do employees"),
+    (r"^(?:may|can) i\b", "am I allowed to"),
+    (r"^am i allowed to\b", "can I"),
+    (r"\b(?:may|must) i\b", "can I"),
+    (r"^do i have to\b", "must I"),
+    (r"^how long\b", "for how much time"),
+    (r"^after how many \w+ (?=is|are|do|does)", "when "),
+    (r"^how quickly\b", "how fast"),
+    (r"^how large\b", "how big"),
+    (r"\bat least\b", "minimum"),
+    (r"\bper year\b", "a year"),
+    (r"\bper month\b", "monthly"),
+    (r"\band how is it fixed\b", "and what fixes it"),
+    (r"\bhow do (?:i|we) fix\b", "what is the fix for"),
 )
-SUBJECT_AFTER_VERB = re.compile(
-    r"^(what|where|when|who|which [\w' -]+?|why|how(?: \w+)?) (is|are|was|were|does|do|did|can|should|will) (.+)$",
-    re.IGNORECASE,
-)
+"""Another question word for the same thing: pattern, replacement."""
+ASKING_PREPOSITIONS = frozenset({"until", "after", "before", "during", "within"})
 CODE = re.compile(r"\b[A-Z]{1,6}-\d+\b")
 
 
@@ -72,20 +129,16 @@ def bare(question: str) -> str:
 
 def keywords(question: str) -> str:
     """Only the words that carry meaning, in their order."""
-    words = re.findall(r"[\w'./@:-]+", question.rstrip("?!. "))
-    return " ".join(w for w in words if w.lower() not in STOP)
+    words = re.findall(r"[\w'/@-]+(?:[.:][\w'/@-]+)*", bare(question))
+    return " ".join(w for w in words if w.lower() not in STOP | ASKING_PREPOSITIONS)
 
 
-def indirect(question: str) -> str:
-    """The question as a subordinate clause: "what is X" -> "what X is"; left as it is when it has another shape."""
-    found = SUBJECT_AFTER_VERB.match(bare(question))
-    if not found:
-        return bare(question)
-    asked, verb, rest = found.groups()
-    if verb in ("does", "do", "did"):
-        return f"{asked} {rest}"
-    subject, _, tail = rest.partition(" ")
-    return f"{asked} {rest} {verb}" if len(rest.split()) <= 4 else f"{asked} {subject} {verb} {tail}"
+def inside(question: str, frames: Sequence[str], rng: random.Random, count: int) -> list[str]:
+    """The question inside some frames as a clause, or quoted where it does not become one."""
+    clause = subordinate(bare(question))
+    if clause is None:
+        return [t.format(q=bare(question)) for t in rng.sample(QUOTED, min(count, len(QUOTED)))]
+    return [t.format(q=clause) for t in rng.sample(tuple(frames), count)]
 
 
 def lower_case(question: str, rng: random.Random) -> list[str]:
@@ -100,28 +153,29 @@ def terse(question: str, rng: random.Random) -> list[str]:
 
 def polite(question: str, rng: random.Random) -> list[str]:
     """A polite frame around the clause."""
-    return [f"{t.format(q=indirect(question))}?" for t in rng.sample(POLITE, 2)]
+    return inside(question, POLITE, rng, 2)
 
 
 def reported(question: str, rng: random.Random) -> list[str]:
     """Somebody else's question."""
-    return [f"{t.format(q=indirect(question))}." for t in rng.sample(REPORTED, 2)]
+    return inside(question, REPORTED, rng, 2)
+
+
+def casual(question: str, rng: random.Random) -> list[str]:
+    """As colleagues ask each other, in lower case."""
+    return [w.lower() for w in inside(question, CASUAL, rng, 2)]
 
 
 def chatter(question: str, rng: random.Random) -> list[str]:
     """Slack chatter before and after."""
-    opened = [f"{o}{bare(question)}?" for o in rng.sample(OPENERS, 2)]
+    opened = [f"{o}{bare(question)}?" for o in rng.sample(OPENERS, 3)]
     return [*opened, f"{question.rstrip('?')}?{rng.choice(CLOSERS)}"]
 
 
 def other_question_words(question: str, rng: random.Random) -> list[str]:
     """Another question word for the same thing."""
     text = bare(question)
-    swapped = [
-        re.sub(rf"\b{a}\b", b, text, count=1, flags=re.IGNORECASE)
-        for a, b in SWAPS
-        if re.search(rf"\b{a}\b", text, re.IGNORECASE)
-    ]
+    swapped = [re.sub(a, b, text, count=1, flags=re.IGNORECASE) for a, b in SWAPS if re.search(a, text, re.IGNORECASE)]
     return [f"{s[:1].upper()}{s[1:]}?" for s in swapped]
 
 
@@ -131,9 +185,11 @@ def code_first(question: str, rng: random.Random) -> list[str]:
     if not found:
         return []
     code = found.group()
-    rest = keywords(question.replace(code, ""))
+    aside = re.sub(rf"\s?\({code}\)|,\s{code}\b|^{code}:\s", "", question)
+    without = aside.replace(code, "this")
+    rest = keywords(aside.replace(code, ""))
     return [
-        f"{code}: {bare(question)}?",
+        f"{code}: {bare(without)}?",
         f"seeing {code}, {rest}?",
         f"getting {code} since this morning, what now?",
         f"{code} help",
@@ -144,17 +200,27 @@ def typo(question: str, rng: random.Random) -> list[str]:
     """One slip of the fingers in a longer word; numbers and codes are left alone."""
     words = question.split()
     places = [i for i, w in enumerate(words) if len(w) > 4 and w.isalpha()]
-    made = []
-    for place in rng.sample(places, min(2, len(places))):
-        word = words[place]
-        at = rng.randrange(1, len(word) - 2)
-        slipped = rng.choice((word[:at] + word[at + 1 :], word[:at] + word[at + 1] + word[at] + word[at + 2 :]))
-        made.append(" ".join([*words[:place], slipped, *words[place + 1 :]]))
-    return made
+    return [
+        " ".join([*words[:place], slip(words[place], rng), *words[place + 1 :]]).rstrip("?")
+        for place in rng.sample(places, min(2, len(places)))
+    ]
+
+
+NEIGHBOURS = dict(zip("abcdefghijklmnopqrstuvwxyz", "svxsrdgjukhkljiwtfyhbwsuax", strict=True))
+"""A key beside each key of a QWERTY keyboard; z and y trade places with those of QWERTZ."""
+
+
+def slip(word: str, rng: random.Random) -> str:
+    """A word with a letter left out, doubled, exchanged with the next one, or hit beside its key."""
+    at = rng.randrange(1, len(word) - 2)
+    before, here, after = word[:at], word[at], word[at + 1 :]
+    return before + rng.choice(
+        (after, here + here + after, after[:1] + here + after[1:], NEIGHBOURS.get(here, here) + after)
+    )
 
 
 FAMILIES: tuple[Family, ...] = (
-    lower_case, terse, polite, chatter, other_question_words, reported, code_first, typo,
+    lower_case, terse, polite, chatter, other_question_words, reported, casual, code_first, typo,
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 512
 """Passages embedded in one go: enough to sort by length, few enough to lose little when stopped."""
-MISSED = frozenset((".doc", ".docx", ".odt", ".pdf", ".pptx", ".rtf"))
+MISSED = frozenset((".doc", ".odt", ".pptx", ".rtf", ".xlsx"))
 """Kinds that somebody would look for in vain and that are reported; pictures and the like are passed by."""
 
 Progress = Callable[[int, int], None]
@@ -99,7 +99,7 @@ def files_of(path: Path) -> Iterator[Path]:
     if not root.is_dir():
         yield root
         return
-    wanted = MISSED | loaders.LOADERS.keys()
+    wanted = MISSED | loaders.KINDS
     for file in sorted(root.rglob("*")):
         visible = not any(part.startswith(".") for part in file.relative_to(root).parts)
         if (

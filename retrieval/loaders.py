@@ -1,4 +1,4 @@
-"""Files to titled sections: Markdown, plain text, HTML, and CSV of questions and answers.
+"""Files to titled sections: Markdown, plain text, HTML, PDF, Word, and CSV of questions and answers.
 
 A loader gives the words that a reader of the finished page would see. It knows nothing of passages.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval import markdown, markup
+from retrieval import docx, markdown, markup, pdf
 from storage.errors import UserError
 
 LARGEST = 20_000_000
@@ -41,8 +41,8 @@ def load(path: Path) -> LoadedDocument:
 
 def read(path: Path) -> bytes:
     """The bytes of a file that has a loader. Raises UserError when there is none, or it cannot be read."""
-    if path.suffix.lower() not in LOADERS:
-        known = ", ".join(sorted(LOADERS))
+    if path.suffix.lower() not in KINDS:
+        known = ", ".join(sorted(KINDS))
         raise UserError(f"{path.name} is of a kind that cannot be read (known: {known}).")
     try:
         if path.stat().st_size > LARGEST:
@@ -53,8 +53,9 @@ def read(path: Path) -> bytes:
 
 
 def parse(path: Path, content: bytes) -> LoadedDocument:
-    """The document in these bytes. Raises UserError when they are no text, or no words are left."""
-    loaded = LOADERS[path.suffix.lower()](path, decode(path, content))
+    """The document in these bytes. Raises UserError when they cannot be read, or no words are left."""
+    kind = path.suffix.lower()
+    loaded = load_pages(path, content, PAGES[kind]) if kind in PAGES else TEXTS[kind](path, decode(path, content))
     if not loaded.sections:
         raise UserError(f"{path.name} holds no text.")
     return loaded
@@ -95,6 +96,12 @@ def load_html(path: Path, text: str) -> LoadedDocument:
     return LoadedDocument(title or name_of(path), page.url, tuple(Section(*pair) for pair in found))
 
 
+def load_pages(path: Path, content: bytes, reader: "Reader") -> LoadedDocument:
+    """A file that is no text: its own title, else one made of its name."""
+    title, found = reader(path.name, content)
+    return LoadedDocument(title or name_of(path), "", tuple(Section(*pair) for pair in found))
+
+
 def load_csv(path: Path, text: str) -> LoadedDocument:
     """One section per row: the question as heading, the answer as text. Raises UserError without both."""
     try:
@@ -114,7 +121,9 @@ def name_of(path: Path) -> str:
     return words[:1].upper() + words[1:]
 
 
-LOADERS: dict[str, Callable[[Path, str], LoadedDocument]] = {
+Reader = Callable[[str, bytes], tuple[str, list[tuple[str, str]]]]
+"""From a file's name and bytes to its title and its (heading path, text) pairs."""
+TEXTS: dict[str, Callable[[Path, str], LoadedDocument]] = {
     ".md": load_markdown,
     ".markdown": load_markdown,
     ".txt": load_text,
@@ -122,3 +131,6 @@ LOADERS: dict[str, Callable[[Path, str], LoadedDocument]] = {
     ".htm": load_html,
     ".csv": load_csv,
 }
+PAGES: dict[str, Reader] = {".pdf": pdf.read, ".docx": docx.read}
+KINDS = TEXTS.keys() | PAGES.keys()
+"""Every suffix that has a loader."""

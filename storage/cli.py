@@ -11,12 +11,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from storage import environment
+from storage import audit, environment
 from storage import settings as settings_table
 from storage.database import Database
 from storage.domain import WORKSPACE
@@ -43,8 +44,10 @@ class Context:
         return self.settings.home
 
     def database(self) -> Database:
-        """Open the database in the home folder. Raises UserError when it cannot be written."""
-        return Database(self.home)
+        """Open the database in the home folder and log changed settings. Raises UserError when it cannot be written."""
+        database = Database(self.home)
+        audit.note_settings(database, self.settings)
+        return database
 
 
 class Commands(click.Group):
@@ -84,17 +87,25 @@ class Commands(click.Group):
 
 
 def points() -> dict[str, EntryPoint]:
-    """The registered commands by name."""
-    return {p.name: p for p in entry_points(group=GROUP)}
+    """The registered commands by name, without those of a room that was taken out."""
+    return {p.name: p for p in entry_points(group=GROUP) if is_there(p.module)}
+
+
+def is_there(module: str) -> bool:
+    """Whether a module can be found; only the package around it is imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--home", type=click.Path(path_type=Path), help="Home folder (default: NIGHTSHIFT_HOME or ./data).")
+@click.option("--home", help="Home folder (default: NIGHTSHIFT_HOME or ./data).")
 @click.version_option(package_name="nightshift")
 @click.pass_context
-def main(ctx: click.Context, home: Path | None) -> None:
+def main(ctx: click.Context, home: str | None) -> None:
     """Nightshift answers in Slack, is corrected by day and retrains itself by night."""
-    ctx.obj = Context(settings_table.load(overrides={"HOME": str(home)} if home else {}))
+    ctx.obj = Context(settings_table.load(overrides={"HOME": home} if home else {}))
     environment.prepare(hub=names_a_hub_model(ctx.obj.settings))
     level = ctx.obj.settings.text("LOG_LEVEL").upper()
     logging.basicConfig(

@@ -1,14 +1,19 @@
-"""The commands that need nothing but the database: review and models."""
+"""The commands that need nothing but the database: review, models, audit, backup, restore, export, erase."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
-from storage import corrections, registry
+from storage import audit as audit_log
+from storage import backup as backups
+from storage import corrections, registry, retention
+from storage import export as exports
 from storage.cli import Context, emit, json_option
 from storage.database import Database
 from storage.domain import Correction, Status
-from storage.errors import UserError
+from storage.errors import IntegrityError, UserError
 
 
 @click.group()
@@ -201,3 +206,108 @@ def models_rollback(context: Context, version: str | None, as_json: bool) -> Non
     else:
         left, back = registry.promote(database, version), version
     show_registry(database, as_json, f"{back} serves again; {left} was taken out.")
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: verify."""
+
+
+@audit.command("verify")
+@click.option("--backups", type=click.Path(path_type=Path), help="Where backups lie that are not in the home folder.")
+@json_option
+@click.pass_obj
+def audit_verify(context: Context, backups: Path | None, as_json: bool) -> None:
+    """Check that no entry was changed, taken out, put in or cut off, and that the rows are what was logged."""
+    database = context.database()
+    verdict = audit_log.verify(database, audit_log.anchors(database.home, backups))
+    told = {
+        "intact": verdict.ok,
+        "head": verdict.head.as_json(),
+        "anchors": verdict.anchors,
+        "restores": verdict.restores,
+        "faults": [asdict(fault) for fault in verdict.faults],
+    }
+    lines = [f"  {fault.kind}: {fault.detail}" for fault in verdict.faults]
+    if verdict.ok:
+        emit(as_json, told, f"Intact; {verdict.head.in_words()}, {verdict.anchors} anchors agree.")
+        return
+    wrong = IntegrityError(f"The audit log is not as it was written: {len(lines)} faults.")
+    failed = {"ok": False, "error": {"code": wrong.code, "message": str(wrong)}}
+    emit(as_json, told | failed, "\n".join([str(wrong), *lines]))
+    raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.option("--to", type=click.Path(path_type=Path), help="Folder of the backups (default: in the home folder).")
+@click.option("--keep", type=click.IntRange(min=1), help="How many to keep (default: NIGHTSHIFT_BACKUPS_KEEP).")
+@click.option("--models", "with_models", is_flag=True, help="Copy the folders of the serving models too.")
+@json_option
+@click.pass_obj
+def backup(context: Context, to: Path | None, keep: int | None, with_models: bool, as_json: bool) -> None:
+    """Copy the database, check the copy, and keep the newest ones."""
+    database = context.database()
+    made = backups.make(
+        database,
+        to=to.expanduser().absolute() if to else None,
+        keep=keep or context.settings.integer("BACKUPS_KEEP"),
+        models=with_models,
+    )
+    kept = [folder.name for folder in backups.listed(made.folder.parent)]
+    told = {
+        "backup": str(made.folder),
+        "created": made.created_at,
+        "bytes": made.bytes,
+        "audit": made.head.as_json(),
+        "versions": list(made.versions),
+        "kept": kept,
+    }
+    emit(as_json, told, f"{made.folder} holds {made.bytes / 1e6:.1f} MB, checked; {len(kept)} are kept.")
+
+
+@click.command()
+@click.argument("source", metavar="[BACKUP]", type=click.Path(path_type=Path), required=False)
+@json_option
+@click.pass_obj
+def restore(context: Context, source: Path | None, as_json: bool) -> None:
+    """Put BACKUP (the newest one by default) in the place of the database, which is kept; the bot must not run."""
+    done = backups.restore(context.home, source)
+    told = {
+        "restored": str(done.source),
+        "replaced": str(done.replaced) if done.replaced else None,
+        "champion": done.champion,
+        "audit": done.head.as_json(),
+    }
+    kept = f" What stood there is kept in {done.replaced}." if done.replaced else ""
+    serving = f"{done.champion} serves." if done.champion else "The base model is made anew at the next start."
+    emit(as_json, told, f"{done.source.name} is restored. {serving}{kept}")
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
+@json_option
+@click.pass_obj
+def export(context: Context, out: Path, as_json: bool) -> None:
+    """Write all corrections and the training data of every version as JSONL files."""
+    lines = exports.write(context.database(), out)
+    shown = "\n".join(f"{count:>6} lines {out / name}" for name, count in lines.items())
+    emit(as_json, {"out": str(out), "files": lines}, shown)
+
+
+@click.command()
+@click.option("--user", help="Erase what this person asked and taught, and what was answered to them.")
+@click.option("--expired", is_flag=True, help="Erase questions and answers older than NIGHTSHIFT_RETENTION_DAYS.")
+@json_option
+@click.pass_obj
+def erase(context: Context, user: str | None, expired: bool, as_json: bool) -> None:
+    """Overwrite words for ever; ids and hashes stay, and corrections by that person are withdrawn."""
+    if (user is None) == (not expired):
+        raise UserError("Say whose words are to be erased (--user U) or erase old ones (--expired).")
+    days = context.settings.integer("RETENTION_DAYS")
+    if expired and days == 0:
+        raise UserError("NIGHTSHIFT_RETENTION_DAYS is 0, which keeps everything; set it to a number of days.")
+    database = context.database()
+    gone = retention.expire(database, days) if user is None else retention.erase(database, user)
+    told = {name: len(numbers) for name, numbers in retention.ids(gone).items()}
+    counted = ", ".join(f"{count} {name}" for name, count in told.items())
+    emit(as_json, told, f"Erased the words of {counted}. Earlier backups and replaced databases keep theirs.")

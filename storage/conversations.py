@@ -6,6 +6,7 @@ It knows nothing about how an answer was found or how it is shown.
 import json
 from dataclasses import asdict
 
+from storage import audit
 from storage.database import Database, Row, now
 from storage.domain import Answer, Feedback, Question, Route, Source, Style
 from storage.errors import NotFoundError
@@ -14,7 +15,11 @@ from storage.errors import NotFoundError
 def ask(database: Database, text: str, *, user: str, channel: str, thread: str) -> Question:
     """Store a question and return it with its id."""
     question = {"text": text, "user": user, "channel": channel, "thread": thread, "asked_at": now()}
-    return Question(id=database.insert("questions", question), **question)
+    with database.write():
+        asked = Question(id=database.insert("questions", question), **question)
+        place = {"user": user, "channel": channel, "text": audit.digest(text)}
+        audit.append(database, "question.asked", id=asked.id, **place)
+    return asked
 
 
 def answer(database: Database, reply: Answer) -> int:
@@ -24,7 +29,19 @@ def answer(database: Database, reply: Answer) -> int:
     for name in ("sources", "features", "timings"):
         row[name] = json.dumps(row[name])
     row["answered_at"] = now()
-    return database.insert("answers", row)
+    with database.write():
+        answer_id = database.insert("answers", row)
+        audit.append(
+            database,
+            "answer.given",
+            id=answer_id,
+            question=reply.question_id,
+            route=reply.route.value,
+            model=reply.model_version,
+            correction=reply.correction_id,
+            text=audit.digest(reply.text),
+        )
+    return answer_id
 
 
 def get_answer(database: Database, answer_id: int) -> Answer:
@@ -49,6 +66,7 @@ def vote(database: Database, answer_id: int, user: str, value: int, *, reason: s
     row = {"answer_id": answer_id, "user": user, "vote": value, "reason": reason, "at": now()}
     with database.write() as db:
         db.table("feedback").upsert(row, pk=("answer_id", "user"))
+        audit.append(database, "vote.cast", answer=answer_id, user=user, vote=value, reason=audit.digest(reason))
 
 
 def votes(database: Database, answer_id: int) -> tuple[Feedback, ...]:

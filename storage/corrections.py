@@ -6,6 +6,7 @@ this module only says it in words. It knows nothing of models: which correction 
 
 from collections.abc import Iterable, Sequence
 
+from storage import audit
 from storage.database import Database, Row, now
 from storage.domain import WORKSPACE, Correction, Status, Wording
 from storage.errors import ConflictError, NotAllowedError, NotFoundError, UserError
@@ -42,7 +43,9 @@ def propose(
     with database.write() as db:
         key = database.insert("corrections", row)
         db.table("wordings").insert({"correction_id": key, "text": row["question"], "kind": "taught"})
-    return get(database, key)
+        made = get(database, key)
+        note(database, "proposed", made)
+    return made
 
 
 def get(database: Database, correction_id: int) -> Correction:
@@ -81,7 +84,10 @@ def approve(database: Database, correction_id: int, reviewer: str, *, reason: st
         db.table("corrections").update(correction_id, review | {"status": Status.APPROVED.value})
         if row.supersedes is not None and get(database, row.supersedes).status is Status.APPROVED:
             db.table("corrections").update(row.supersedes, {"status": Status.SUPERSEDED.value})
-    return get(database, correction_id)
+            note(database, "superseded", get(database, row.supersedes), reviewer)
+        approved = get(database, correction_id)
+        note(database, "approved", approved, reviewer)
+    return approved
 
 
 def edit(
@@ -106,7 +112,9 @@ def edit(
         db.execute("DELETE FROM wordings WHERE correction_id = ? AND kind = 'taught'", [correction_id])
         taught = {"correction_id": correction_id, "text": changed["question"], "kind": "taught"}
         db.table("wordings").insert(taught, replace=True)
-    return get(database, correction_id)
+        edited = get(database, correction_id)
+        note(database, "edited", edited, edited.reviewer)
+    return edited
 
 
 def reject(database: Database, correction_id: int, reviewer: str, *, reason: str = "") -> Correction:
@@ -133,7 +141,25 @@ def close(
         must_be(get(database, correction_id), *allowed)
         review = {"reviewer": clean(reviewer, "reviewer"), "reviewed_at": now(), "reason": reason.strip()}
         db.table("corrections").update(correction_id, review | {"status": status.value})
-    return get(database, correction_id)
+        closed = get(database, correction_id)
+        note(database, status.value, closed, closed.reviewer)
+    return closed
+
+
+def note(database: Database, verb: str, row: Correction, reviewer: str = "") -> None:
+    """Log what became of a correction, by ids and hashes."""
+    audit.append(
+        database,
+        f"correction.{verb}",
+        id=row.id,
+        author=row.author,
+        reviewer=reviewer,
+        scope=row.scope,
+        question=audit.digest(row.question),
+        answer=audit.digest(row.answer),
+        reason=audit.digest(row.reason),
+        supersedes=row.supersedes,
+    )
 
 
 def add_wordings(database: Database, correction_id: int, texts: Iterable[str], kind: str) -> None:

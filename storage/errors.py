@@ -5,7 +5,8 @@
     │   ├── NotFoundError      an id, a version or a path that does not exist
     │   ├── NotAllowedError    the right thing asked by the wrong person
     │   ├── ConflictError      somebody else changed it first, or it runs already
-    │   └── BusyError          the queue is full; ask again
+    │   ├── BusyError          the queue is full; ask again
+    │   └── OutOfSpaceError    the disk is full; nothing of the write stays
     └── IntegrityError         stored data is not what was written
 
 It knows nothing about click or Slack: each door turns these into its own words.
@@ -46,6 +47,12 @@ class BusyError(UserError):
     """Too much is waiting already."""
 
     code = "busy"
+
+
+class OutOfSpaceError(UserError):
+    """The disk is full, or a file may not grow."""
+
+    code = "disk_full"
 
 
 class IntegrityError(NightshiftError):

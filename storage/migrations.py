@@ -119,6 +119,84 @@ def first(db: Database) -> None:
         db.execute(statement)
 
 
+CHANNEL_SETTINGS = """
+CREATE TABLE channel_settings (
+  channel TEXT PRIMARY KEY, mention_only INTEGER NOT NULL CHECK (mention_only IN (0, 1)),
+  questions_only INTEGER NOT NULL CHECK (questions_only IN (0, 1)),
+  citations_required INTEGER NOT NULL CHECK (citations_required IN (0, 1)),
+  private_answers INTEGER NOT NULL CHECK (private_answers IN (0, 1)),
+  allowed TEXT NOT NULL, person TEXT NOT NULL, revision INTEGER NOT NULL, changed_by TEXT NOT NULL,
+  changed_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE conflicts (
+  correction_id INTEGER NOT NULL REFERENCES corrections(id), other_id INTEGER NOT NULL REFERENCES corrections(id),
+  kind TEXT NOT NULL CHECK (kind IN ('contradiction', 'duplicate')), PRIMARY KEY (correction_id, other_id)
+) STRICT;
+CREATE INDEX answers_by_correction ON answers(correction_id);
+CREATE INDEX questions_by_time ON questions(asked_at)
+"""
+
+
+@migrations()
+def channel_settings(db: Database) -> None:
+    """How the bot behaves in each channel, what a correction was found to contradict, indexes of the home page."""
+    for statement in split_statements(CHANNEL_SETTINGS):
+        db.execute(statement)
+
+
+AUDIT_LOG = """
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL, previous TEXT NOT NULL,
+  hash TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_kind ON audit(kind);
+CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is only ever appended to'); END;
+CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is only ever appended to'); END;
+CREATE TRIGGER audit_is_in_order BEFORE INSERT ON audit
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM audit)
+  OR NEW.previous IS NOT coalesce((SELECT hash FROM audit ORDER BY seq DESC LIMIT 1), 'genesis')
+BEGIN SELECT RAISE(ABORT, 'an audit entry must follow the last one'); END;
+INSERT INTO state SELECT 'unlogged:questions', coalesce(max(id), 0) FROM questions;
+INSERT INTO state SELECT 'unlogged:answers', coalesce(max(id), 0) FROM answers;
+INSERT INTO state SELECT 'unlogged:corrections', coalesce(max(id), 0) FROM corrections;
+INSERT INTO state SELECT 'unlogged:nightly_runs', coalesce(max(id), 0) FROM nightly_runs
+"""
+
+
+@migrations()
+def audit_log(db: Database) -> None:
+    """The hash-chained log; `unlogged:` rows say which ids are older than it."""
+    for statement in split_statements(AUDIT_LOG):
+        db.execute(statement)
+
+
+ASKED_PEOPLE = """
+CREATE TABLE asked_messages (
+  channel TEXT NOT NULL, ts TEXT NOT NULL, thread TEXT NOT NULL, said TEXT NOT NULL,
+  question_id INTEGER NOT NULL REFERENCES questions(id), PRIMARY KEY (channel, ts)
+) STRICT;
+CREATE INDEX asked_messages_by_thread ON asked_messages(channel, thread);
+CREATE INDEX posts_by_answer ON posts(answer_id);
+CREATE TABLE handoffs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, answer_id INTEGER NOT NULL REFERENCES answers(id), asker TEXT NOT NULL,
+  person TEXT NOT NULL, channel TEXT NOT NULL DEFAULT '', thread TEXT NOT NULL DEFAULT '',
+  ts TEXT NOT NULL DEFAULT '', opened_at TEXT NOT NULL, resolved_by TEXT NOT NULL DEFAULT '',
+  resolved_at TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX handoffs_by_thread ON handoffs(channel, thread);
+CREATE UNIQUE INDEX one_open_handoff ON handoffs(answer_id) WHERE resolved_at = ''
+"""
+
+
+@migrations()
+def asked_people(db: Database) -> None:
+    """Which Slack message asked which question, and whom the bot passed a question on to."""
+    for statement in split_statements(ASKED_PEOPLE):
+        db.execute(statement)
+
+
 def split_statements(script: str) -> list[str]:
     """The single statements of a script; a trigger body ends with END and stays whole."""
     statements, current = [], ""

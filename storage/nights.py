@@ -7,13 +7,17 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from storage import audit
 from storage.database import Database, Row, now
 from storage.domain import NightlyRun, Notice
 
 
 def begin(database: Database) -> int:
     """Note that a night started; returns its id."""
-    return database.insert("nightly_runs", {"started_at": now(), "outcome": "running"})
+    with database.write():
+        run_id = database.insert("nightly_runs", {"started_at": now(), "outcome": "running"})
+        audit.append(database, "night.began", id=run_id)
+    return run_id
 
 
 def finish(
@@ -28,8 +32,18 @@ def finish(
 ) -> None:
     """Note how a night ended."""
     row = {"finished_at": now(), "outcome": outcome, "version": version, "parent": parent, "reason": reason}
+    told = json.dumps(report)
     with database.write() as db:
-        db.table("nightly_runs").update(run_id, row | {"report": json.dumps(report)})
+        db.table("nightly_runs").update(run_id, row | {"report": told})
+        hashes = {"reason": audit.digest(reason), "report": audit.digest(told)}
+        audit.append(database, "night.ended", id=run_id, outcome=outcome, version=version, parent=parent, **hashes)
+        if outcome == "failed":
+            owe(database, "", "alert", {"text": f"**The night failed; the old model goes on.**\n{reason}"})
+
+
+def unfinished(database: Database) -> tuple[int, ...]:
+    """The ids of nights that began and never told how they ended."""
+    return tuple(r["id"] for r in database.rows("SELECT id FROM nightly_runs WHERE finished_at = '' ORDER BY id"))
 
 
 def latest(database: Database) -> NightlyRun | None:

@@ -1,7 +1,10 @@
 """What every test stands on: a clean environment, nothing from the network, and a home folder of its own."""
 
+import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,11 @@ environment.prepare()
 
 OURS = ("NIGHTSHIFT_", "SLACK_")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker of the tests in which an app misbehaves towards Slack on purpose."""
+    config.addinivalue_line("markers", "breaks_slack_rules: an app breaks Slack's rules on purpose")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +44,40 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+class Sentences(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def slack_rules_are_kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail every test in which a call to the local workspace broke a rule of Slack's."""
+    broken, judge = Sentences(), logging.getLogger("bot.workspace.web_api")
+    judge.addHandler(broken)
+    yield
+    judge.removeHandler(broken)
+    allowed = request.node.get_closest_marker("breaks_slack_rules") is not None
+    assert allowed or not broken.kept
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Where a test's Nightshift keeps its state; nothing has made the folder yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def home_in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A home whose every commit costs nothing, where the machine has such a place: for thousands of commits."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path / "home"
+        return
+    with tempfile.TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / "home"

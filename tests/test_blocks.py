@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot import blocks, home
+from bot import answer_views, blocks, home
 from bot.blocks import Post
 from bot.home import Contents
 from bot.teaching import Conflict
@@ -103,7 +103,7 @@ def must_fit(post: Post) -> None:
 @relaxed
 @given(ANSWERS, HOSTILE | st.just("U0PRIYA"), st.booleans())
 def test_answers(answer: Answer, person: str, private: bool) -> None:
-    posts = blocks.answer_posts(answer, ask_a_person=person, private=private)
+    posts = answer_views.answer_posts(answer, ask_a_person=person, private=private)
     for post in posts:
         must_fit(post)
     assert sum("feedback_buttons" in json.dumps(p.blocks) for p in posts) == 1
@@ -162,19 +162,20 @@ def answer_with(**change: Any) -> Answer:
 def shown(answer: Answer) -> str:
     """All text of an answer's messages."""
     return json.dumps(
-        [p.blocks for p in blocks.answer_posts(answer, ask_a_person="U0PRIYA")], ensure_ascii=False
+        [p.blocks for p in answer_views.answer_posts(answer, ask_a_person="U0PRIYA")], ensure_ascii=False
     )
 
 
 def test_a_memorised_answer_names_its_taught_question() -> None:
     told = shown(answer_with())
     assert "Taught: *How long is leave?*" in told
-    assert "From memory · very sure · model v3" in told
+    assert "From memory · very sure" in told
+    assert "Model v3" in told
     assert "not_mine" in told
 
 
 def test_a_related_answer_puts_the_question_first_and_claims_nothing() -> None:
-    first = blocks.answer_posts(answer_with(style=Style.RELATED, confidence=0.7))[0]
+    first = answer_views.answer_posts(answer_with(style=Style.RELATED, confidence=0.7))[0]
     assert first.blocks[0]["text"]["text"] == "The closest I was taught: *How long is leave?*"
     assert "From memory" not in json.dumps(first.blocks)
     assert first.text.startswith("The closest I was taught")
@@ -185,17 +186,17 @@ def test_an_abstention_offers_pages_teaching_and_a_person() -> None:
     told = shown(
         answer_with(route=Route.ABSTAINED, style=Style.NONE, text="", taught_question="", sources=(page,))
     )
-    assert blocks.UNKNOWN in told
+    assert answer_views.UNKNOWN in told
     assert "Nearest pages: <https://wiki.example/leave|Leave &gt; Carry over>" in told
     assert "Teach me" in told
-    assert "<@U0PRIYA>" in told
+    assert "ask_person" in told
     assert "sure" not in told.replace("measure", "")
 
 
 def test_long_answers_arrive_whole() -> None:
     for length in (100, 3000, 20_000):
         words = [f"w{i}" for i in range(length // 6)]
-        posts = blocks.answer_posts(answer_with(text=" ".join(words)))
+        posts = answer_views.answer_posts(answer_with(text=" ".join(words)))
         told = " ".join(b["text"]["text"] for p in posts for b in p.blocks if b["type"] == "section")
         assert [w for w in told.split() if re.fullmatch(r"w\d+", w)] == words
 

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ async def until(look: Callable[[], Any], seconds: float) -> Any:
 
 
 @pytest.fixture
-def company_home(tmp_path: Path) -> Iterator[Company]:
-    yield Company(tmp_path / "home")
+def company_home(tmp_path: Path) -> Company:
+    return Company(tmp_path / "home")
 
 
 def test_the_whole_loop(company_home: Company) -> None:
@@ -188,8 +188,9 @@ async def the_night_runs(lumen: Company) -> None:
 
 async def memory_answers_in_unseen_words(lumen: Company) -> None:
     right = 0
+    rows = corrections.in_status(lumen.database)
+    trained = {w.text for row in rows for w in corrections.wordings(lumen.database, row.id)}
     for known in TAUGHT:
-        trained = {w.text for row in corrections.in_status(lumen.database) for w in corrections.wordings(lumen.database, row.id)}
         asked = known.unseen[0]
         assert asked not in trained
         answer, _ = await lumen.ask(asked)

@@ -6,16 +6,8 @@ Knows nothing of HTTP, tokens or argument types, which the server has checked be
 from typing import Any
 
 from bot.workspace import events, rules
-from bot.workspace.state import (
-    BOT_ID,
-    BOT_USER,
-    STREAM_SECONDS,
-    Channel,
-    Message,
-    SlackError,
-    State,
-    with_block_ids,
-)
+from bot.workspace.nouns import BOT_ID, BOT_USER, STREAM_SECONDS, Channel, Message, SlackError, with_block_ids
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
 
@@ -68,9 +60,7 @@ def post_message(state: State, args: JSON) -> JSON:
     """Posts as the bot."""
     channel, thread = place(state, args)
     content = read_content(args)
-    posted = Message(
-        channel.id, state.new_ts(), BOT_USER, thread_ts=thread, metadata=args.get("metadata"), **content
-    )
+    posted = Message(channel.id, state.new_ts(), BOT_USER, thread_ts=thread, metadata=args.get("metadata"), **content)
     state.post(posted)
     announce(state, posted)
     return {"channel": channel.id, "ts": posted.ts, "message": posted.to_api()}

@@ -7,19 +7,12 @@ import math
 import secrets
 from typing import Any
 
-from bot.workspace.state import (
-    APP_ID,
-    BOT_ID,
-    BOT_USER,
-    TEAM_DOMAIN,
-    TEAM_ID,
-    TEAM_NAME,
-    Channel,
-    SlackError,
-    State,
-)
+from bot.workspace.nouns import APP_ID, BOT_ID, BOT_USER, TEAM_DOMAIN, TEAM_ID, TEAM_NAME, Channel, SlackError
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
+
+MOST_IN_A_GROUP = 9
 
 
 def auth_test(state: State, args: JSON) -> JSON:
@@ -36,9 +29,7 @@ def auth_test(state: State, args: JSON) -> JSON:
 
 def team_info(state: State, args: JSON) -> JSON:
     """The workspace's name and domain."""
-    return {
-        "team": {"id": TEAM_ID, "name": TEAM_NAME, "domain": TEAM_DOMAIN, "email_domain": "lumen.example"}
-    }
+    return {"team": {"id": TEAM_ID, "name": TEAM_NAME, "domain": TEAM_DOMAIN, "email_domain": "lumen.example"}}
 
 
 def conversations_open(state: State, args: JSON) -> JSON:
@@ -50,16 +41,17 @@ def conversations_open(state: State, args: JSON) -> JSON:
     if not wanted:
         raise SlackError("not_enough_users")
     members = {*wanted, BOT_USER}
-    found = next(
-        (c for c in state.channels.values() if c.kind in ("im", "mpim") and set(c.members) == members), None
-    )
-    return {"channel": (found or _new_group(state, sorted(members))).to_api()}
+    found = next((c for c in state.channels.values() if c.kind in ("im", "mpim") and set(c.members) == members), None)
+    return {"channel": (found or new_group(state, members)).to_api()}
 
 
-def _new_group(state: State, members: list[str]) -> Channel:
-    names = "--".join(state.people[user].name for user in members)
-    channel = Channel(f"G{secrets.token_hex(4).upper()}", f"mpdm-{names}-1", "mpim", tuple(members))
-    state.channels[channel.id], state.messages[channel.id] = channel, {}
+def new_group(state: State, members: set[str]) -> Channel:
+    """A new group message of these people. Raises SlackError above nine."""
+    if len(members) > MOST_IN_A_GROUP:
+        raise SlackError("too_many_users")
+    names = "--".join(state.person(user).name for user in sorted(members))
+    group_id = f"G{secrets.token_hex(4).upper()}"
+    channel = state.add_channel(Channel(group_id, f"mpdm-{names}-1", "mpim", tuple(sorted(members))))
     state.changed()
     return channel
 
@@ -102,9 +94,7 @@ def users_conversations(state: State, args: JSON) -> JSON:
     names = {"public_channel": "channel", "private_channel": "group", "im": "im", "mpim": "mpim"}
     kinds = {names.get(kind.strip(), "") for kind in (args.get("types") or "public_channel").split(",")}
     user = args.get("user") or BOT_USER
-    found = [
-        c.to_api() for c in state.channels.values() if c.kind in kinds and {user, BOT_USER} <= set(c.members)
-    ]
+    found = [c.to_api() for c in state.channels.values() if c.kind in kinds and {user, BOT_USER} <= set(c.members)]
     channels, cursor = _page(found, args, 100)
     return {"channels": channels, "response_metadata": {"next_cursor": cursor}}
 
@@ -130,17 +120,13 @@ def users_lookup(state: State, args: JSON) -> JSON:
     raise SlackError("users_not_found")
 
 
-_ADMIN_GROUP = "S0ADMINS"
-
-
 def usergroups_list(state: State, args: JSON) -> JSON:
-    """The one user group: the knowledge admins."""
-    group = {"id": _ADMIN_GROUP, "team_id": TEAM_ID, "is_usergroup": True, "name": "Knowledge admins"}
-    return {"usergroups": [{**group, "handle": "knowledge-admins", "date_delete": 0}]}
+    """All user groups."""
+    return {"usergroups": [group.to_api() for group in state.groups.values()]}
 
 
 def usergroups_users(state: State, args: JSON) -> JSON:
-    """Who is in the user group."""
-    if args["usergroup"] != _ADMIN_GROUP:
+    """Who is in a user group."""
+    if args["usergroup"] not in state.groups:
         raise SlackError("no_such_subteam")
-    return {"users": [person.id for person in state.people.values() if person.is_admin]}
+    return {"users": list(state.groups[args["usergroup"]].users)}

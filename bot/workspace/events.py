@@ -6,7 +6,7 @@ Pure builders over the workspace's nouns; knows nothing of sockets and sends not
 import secrets
 from typing import Any
 
-from bot.workspace.state import APP_ID, BOT_USER, TEAM_DOMAIN, TEAM_ID, Channel, Message, Person, View
+from bot.workspace.nouns import APP_ID, BOT_USER, TEAM_DOMAIN, TEAM_ID, Channel, Message, Person, View
 
 JSON = dict[str, Any]
 
@@ -14,8 +14,8 @@ _VERIFICATION = "local-workspace"
 _PRIVATE_NAMES = {"im": "directmessage", "group": "privategroup"}
 
 
-def callback(event: JSON, now: float) -> JSON:
-    """The event_callback body around an event, with an event_id of its own."""
+def callback(event: JSON, now: float, *, shared: bool = False) -> JSON:
+    """The event_callback body around an event, with an event_id of its own; `shared` with another organisation."""
     return {
         "token": _VERIFICATION,
         "team_id": TEAM_ID,
@@ -35,7 +35,7 @@ def callback(event: JSON, now: float) -> JSON:
                 "is_enterprise_install": False,
             }
         ],
-        "is_ext_shared_channel": False,
+        "is_ext_shared_channel": shared,
         "event_context": "4-" + secrets.token_urlsafe(24),
     }
 
@@ -105,7 +105,7 @@ def rich_text(text: str) -> JSON:
 def _interactive(kind: str, person: Person) -> JSON:
     return {
         "type": kind,
-        "user": {"id": person.id, "username": person.name, "name": person.name, "team_id": TEAM_ID},
+        "user": {"id": person.id, "username": person.name, "name": person.name, "team_id": person.team},
         "api_app_id": APP_ID,
         "token": _VERIFICATION,
         "team": {"id": TEAM_ID, "domain": TEAM_DOMAIN},
@@ -166,9 +166,7 @@ def view_closed(person: Person, view: JSON, *, cleared: bool) -> JSON:
     return {**_interactive("view_closed", person), "view": view, "is_cleared": cleared}
 
 
-def slash_command(
-    person: Person, channel: Channel, command: str, text: str, *, trigger: str, hook: str
-) -> JSON:
+def slash_command(person: Person, channel: Channel, command: str, text: str, *, trigger: str, hook: str) -> JSON:
     """A slash command, whose values are all strings as in a form."""
     return {
         "token": _VERIFICATION,

@@ -5,12 +5,16 @@ Knows nothing of HTTP, tokens or argument types, which the server has checked be
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bot.workspace import chat, directory, rules, views
-from bot.workspace.state import BOT_USER, STATUS_SECONDS, Message, SlackError, State, Status, Upload
+from bot.workspace.nouns import BOT_USER, STATUS_SECONDS, Message, SlackError, Status, Upload
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
+
+IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif"}
 
 
 def call(state: State, name: str, args: JSON) -> JSON:
@@ -27,9 +31,7 @@ def set_status(state: State, args: JSON) -> JSON:
     if args["status"]:
         loading = tuple(args.get("loading_messages") or ())
         if len(loading) > 10 or any(not isinstance(line, str) or not 0 < len(line) <= 50 for line in loading):
-            raise SlackError(
-                "invalid_arguments", ["loading_messages: at most 10 lines of 1 to 50 characters"]
-            )
+            raise SlackError("invalid_arguments", ["loading_messages: at most 10 lines of 1 to 50 characters"])
         state.statuses[key] = Status(args["status"], loading, state.clock() + STATUS_SECONDS)
     else:
         state.statuses.pop(key, None)
@@ -85,14 +87,14 @@ def _uploaded(state: State, item: JSON) -> JSON:
     upload.title = item.get("title") or upload.name
     link = f"{state.origin}/files/{upload.id}/{upload.name}"
     size = {"size": len(upload.content), "mode": "hosted", "user": BOT_USER}
-    return {
-        "id": upload.id,
-        "name": upload.name,
-        "title": upload.title,
-        "url_private": link,
-        "permalink": link,
-        **size,
-    }
+    kind = {"mimetype": mimetype(upload.name), "filetype": Path(upload.name).suffix.lower().lstrip(".")}
+    links = {"url_private": link, "url_private_download": link, "permalink": link}
+    return {"id": upload.id, "name": upload.name, "title": upload.title, **kind, **links, **size}
+
+
+def mimetype(name: str) -> str:
+    """The type under which a file is served: pictures as such, everything else as a download."""
+    return IMAGES.get(Path(name).suffix.lower(), "application/octet-stream")
 
 
 METHODS: dict[str, Callable[[State, JSON], JSON]] = {

@@ -11,8 +11,10 @@ from typing import Any
 
 from bot.workspace import elements, events, views
 from bot.workspace.chat import announce, announce_change, read_content, remove, rewrite
+from bot.workspace.directory import new_group
+from bot.workspace.nouns import BOT_USER, Channel, Message, Person, SlackError, View
 from bot.workspace.socket import NotAcknowledgedError, SocketMode
-from bot.workspace.state import BOT_USER, Channel, Message, Person, SlackError, State, View
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
 
@@ -40,7 +42,13 @@ class People:
         thread = body.get("thread_ts")
         root = self._state.root_of(channel.id, thread) if thread else None
         posted = Message(
-            channel.id, self._state.new_ts(), person.id, text, thread_ts=root, client_msg_id=str(uuid.uuid4())
+            channel.id,
+            self._state.new_ts(),
+            person.id,
+            text,
+            thread_ts=root,
+            client_msg_id=str(uuid.uuid4()),
+            team=person.team,
         )
         self._state.post(posted)
         announce(self._state, posted)
@@ -48,6 +56,14 @@ class People:
             parent = self._state.messages[channel.id][root] if root else None
             self._state.emit(events.mention(events.message(channel, posted, parent)))
         return {"ts": posted.ts, "channel": channel.id}
+
+    async def group(self, body: JSON) -> JSON:
+        """Opens a group message with these people and the bot."""
+        person, others = self._human(body), body.get("users")
+        if not isinstance(others, list) or not others:
+            raise SlackError("not_enough_users")
+        members = {person.id, BOT_USER, *(self._state.person(str(other)).id for other in others)}
+        return {"channel": new_group(self._state, members).id}
 
     async def edit(self, body: JSON) -> JSON:
         """Changes one's own message."""
@@ -155,9 +171,7 @@ class People:
         view = self._view(body)
         action = self._action(view.data["blocks"], body)
         shown = _with_state(view, _values(body))
-        return events.view_action(
-            self._state.people[view.user], shown, action, self._state.new_trigger(view.user)
-        )
+        return events.view_action(self._state.people[view.user], shown, action, self._state.new_trigger(view.user))
 
     def _action(self, blocks: list[JSON], body: JSON) -> JSON:
         found = elements.find(blocks, str(body.get("action_id")), body.get("block_id"))
@@ -270,14 +284,10 @@ def encode(state: State, typed: str) -> str:
 def _encode_plain(state: State, typed: str) -> str:
     text = html.escape(typed, quote=False)
     for person in state.people.values():
-        text = re.sub(
-            rf"(?<![\w@])@{re.escape(person.real_name)}\b", f"<@{person.id}>", text, flags=re.IGNORECASE
-        )
+        text = re.sub(rf"(?<![\w@])@{re.escape(person.real_name)}\b", f"<@{person.id}>", text, flags=re.IGNORECASE)
     for channel in state.channels.values():
         if channel.kind in ("channel", "group"):
-            text = re.sub(
-                rf"(?<![\w#&])#{re.escape(channel.name)}(?![\w-])", f"<#{channel.id}|{channel.name}>", text
-            )
+            text = re.sub(rf"(?<![\w#&])#{re.escape(channel.name)}(?![\w-])", f"<#{channel.id}|{channel.name}>", text)
     return _URL.sub(lambda found: f"<{found.group()}>", text)
 
 

@@ -29,6 +29,11 @@ def token_kind(method: str) -> str | None:
     return None if rule is None else str(rule["token"])
 
 
+def arguments(method: str) -> frozenset[str]:
+    """The names of a method's arguments; none for a method that does not exist here."""
+    return frozenset(_table()["methods"].get(method, {"arguments": ()})["arguments"])
+
+
 def takes_json(method: str) -> bool:
     """Whether the method reads a JSON body."""
     return bool(_table()["methods"][method]["json_body"])
@@ -202,7 +207,7 @@ def _malformed(node: JSON) -> Iterator[str]:
             yield f"{key} must be {wanted}"
         elif isinstance(value, dict):
             yield from _malformed(value)
-        elif isinstance(value, list) and key not in ("initial_users", "column_settings"):
+        elif isinstance(value, list) and key not in ("initial_users", "column_settings", "include"):
             yield from _malformed_items(key, value)
 
 

@@ -5,8 +5,6 @@ Assembles the parts and guards the door: only this machine, only our own page. K
 
 import asyncio
 import contextlib
-import hmac
-import json
 import logging
 import secrets
 import time
@@ -17,12 +15,15 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from bot.workspace import events, methods, rules
-from bot.workspace.limits import RateLimits
+from bot.workspace import events, methods
+from bot.workspace.control import Control
+from bot.workspace.limits import MINUTE, RateLimits
+from bot.workspace.nouns import SlackError
 from bot.workspace.people import People
 from bot.workspace.snapshot import snapshot
 from bot.workspace.socket import ACK_SECONDS, RETRY_GAPS, SocketMode
-from bot.workspace.state import SlackError, State
+from bot.workspace.state import State
+from bot.workspace.web_api import Fault, WebApi
 
 JSON = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-_IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif"}
 _MOST_BYTES = 16 * 1024 * 1024
 _COALESCE_SECONDS = 0.04
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -52,28 +52,49 @@ class Workspace:
         ack_seconds: float = ACK_SECONDS,
         retry_gaps: tuple[float, ...] = RETRY_GAPS,
         rate_limits: bool = False,
+        minute: float = MINUTE,
     ) -> None:
         """Prepares; `start` listens.
 
-        `clock`, `ack_seconds` and `retry_gaps` (seconds) let a test wait less; with `rate_limits` a call
-        above the tier of its method is answered with 429, as Slack does.
+        `clock`, `ack_seconds`, `retry_gaps` and `minute` (seconds) let a test wait less; with `rate_limits` a
+        call above the tier of its method is answered with 429, as Slack does.
         """
         self.bot_token = f"xoxb-local-{secrets.token_hex(12)}"
         self.app_token = f"xapp-1-A0NIGHT-{secrets.token_hex(12)}"
-        self.calls: list[JSON] = []
-        self.violations: list[str] = []
         self.state = State(clock)
         self.socket = SocketMode(ack_seconds, retry_gaps)
-        self._limits = RateLimits(clock) if rate_limits else None
         self._port = port
-        self._night = night
-        self._people = People(self.state, self.socket, clock)
-        self._faults: dict[str, list[tuple[int, dict[str, str], object]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pages: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
+        self._api = WebApi(
+            self.state,
+            bot_token=self.bot_token,
+            app_token=self.app_token,
+            socket_url=self._socket_url,
+            limits=RateLimits(clock, minute) if rate_limits else None,
+        )
+        self._control = Control(self.state, self._api, self.socket, self._spawn, night)
         self.state.night.available = night is not None
         self.state.emit = self._emit
+
+    @property
+    def calls(self) -> list[JSON]:
+        """Every Web API call so far."""
+        return self._api.calls
+
+    @property
+    def violations(self) -> list[str]:
+        """A sentence for every rule of Slack that the app broke."""
+        return self._api.violations
+
+    @property
+    def people(self) -> People:
+        """What the people do, as the page's requests do it."""
+        return self._control.people
+
+    def _socket_url(self) -> str:
+        return f"ws://127.0.0.1:{self._port}/link/?ticket={self.socket.new_ticket()}&app_id=A0NIGHT"
 
     # ---- life ----------------------------------------------------------------------------------------------
 
@@ -118,9 +139,18 @@ class Workspace:
 
     # ---- faults --------------------------------------------------------------------------------------------
 
-    def inject(self, method: str, status: int, headers: dict[str, str], body: object) -> None:
-        """Makes the next call of this method ("response_url" for the hooks) answer this, once."""
-        self._faults.setdefault(method, []).append((status, headers, body))
+    def inject(
+        self,
+        method: str,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        body: object = None,
+        *,
+        times: int = 1,
+        seconds: float = 0.0,
+    ) -> None:
+        """Makes the next `times` calls of this method ("response_url" for the hooks) answer this, or only late."""
+        self._api.inject(method, Fault(status, headers, body, times, seconds))
 
     def drop_sockets(self) -> int:
         """Cuts every Socket Mode connection without a goodbye; how many there were."""
@@ -130,29 +160,29 @@ class Workspace:
         """Asks the app to reconnect, as Slack does every few hours."""
         self._spawn(self.socket.refresh())
 
-    def _fault(self, method: str) -> web.Response | None:
-        if not self._faults.get(method):
-            return None
-        status, headers, body = self._faults[method].pop(0)
-        return web.json_response(body, status=status, headers=headers)
-
     def _emit(self, event: JSON) -> None:
-        self._spawn(self.socket.deliver(events.callback(event, self.state.clock())))
+        channel = self.state.channels.get(str(event.get("channel")))
+        shared = channel is not None and bool(channel.shared_with)
+        self._spawn(self.socket.deliver(events.callback(event, self.state.clock(), shared=shared)), "delivery")
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    @property
+    def delivering(self) -> bool:
+        """Whether an event is still on its way to the app."""
+        return any(task.get_name() == "delivery" for task in self._tasks)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # ---- routes --------------------------------------------------------------------------------------------
 
     def _routes(self) -> list[web.RouteDef]:
-        deeds = {name: getattr(self._people, name) for name in _DEEDS}
         return [
             web.get("/", self._page),
             web.get("/page/{name}", self._page),
             web.get("/archives/{channel}/{place}", self._page),
-            web.route("*", "/api/{method}", self._api),
+            web.route("*", "/api/{method}", self._api.handle),
             web.post("/upload/{id}", self._upload),
             web.get("/files/{id}/{name}", self._file),
             web.post("/hook/{key}", self._hook),
@@ -160,11 +190,7 @@ class Workspace:
             web.get("/link", self.socket.handle),
             web.get("/workspace/state", self._state),
             web.get("/workspace/live", self._live),
-            web.post("/workspace/night", self._control(self._run_night)),
-            web.post("/workspace/faults", self._control(self._inject)),
-            web.post("/workspace/drop", self._control(self._drop)),
-            web.post("/workspace/refresh", self._control(self._refresh)),
-            *(web.post(f"/workspace/{name}", self._control(deed)) for name, deed in deeds.items()),
+            *self._control.routes(),
         ]
 
     async def _page(self, request: web.Request) -> web.Response:
@@ -211,70 +237,10 @@ class Workspace:
         finally:
             self.state.unwatch(change)
 
-    # ---- Web API -------------------------------------------------------------------------------------------
-
-    async def _api(self, request: web.Request) -> web.Response:
-        method = request.match_info["method"]
-        kind = rules.token_kind(method)
-        if kind is None:
-            return self._answered(method, {}, {"ok": False, "error": "unknown_method"})
-        args, problems = await _arguments(request, method)
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ") or str(args.pop("token", ""))
-        fault = self._fault(method) or self._limited(method, args)
-        if fault is not None:
-            self.calls.append({"method": method, "args": args, "status": fault.status, "response": None})
-            return fault
-        refusal = self._token_error(token, kind)
-        if refusal:
-            return self._answered(method, args, {"ok": False, "error": refusal})
-        return self._answered(method, args, self._call(method, args, problems))
-
-    def _limited(self, method: str, args: JSON) -> web.Response | None:
-        wait = self._limits.wait(method, args) if self._limits is not None else 0
-        if not wait:
-            return None
-        return web.json_response(
-            {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": str(wait)}
-        )
-
-    def _token_error(self, token: str, kind: str) -> str | None:
-        wanted, other = (
-            (self.app_token, self.bot_token) if kind == "app" else (self.bot_token, self.app_token)
-        )
-        if not token:
-            return "not_authed"
-        if hmac.compare_digest(token.encode(), wanted.encode()):
-            return None
-        return (
-            "not_allowed_token_type"
-            if hmac.compare_digest(token.encode(), other.encode())
-            else "invalid_auth"
-        )
-
-    def _call(self, method: str, args: JSON, problems: list[str]) -> JSON:
-        unknown = rules.unknown_arguments(method, args)
-        self.violations += [f"{method}: {problem}" for problem in (*problems, *unknown)]
-        wrong = rules.missing_arguments(method, args) + rules.wrong_types(method, args)
-        try:
-            if wrong:
-                raise SlackError("invalid_arguments", wrong)
-            if method == "apps.connections.open":
-                return {"ok": True, "url": self._socket_url()}
-            return methods.call(self.state, method, args)
-        except SlackError as error:
-            self.violations += [f"{method}: {problem}" for problem in error.problems]
-            told = {"response_metadata": {"messages": [f"[ERROR] {p}" for p in error.problems]}}
-            return {"ok": False, "error": error.code, **(told if error.problems else {})}
-
-    def _socket_url(self) -> str:
-        return f"ws://127.0.0.1:{self._port}/link/?ticket={self.socket.new_ticket()}&app_id=A0NIGHT"
-
-    def _answered(self, method: str, args: JSON, body: JSON) -> web.Response:
-        self.calls.append({"method": method, "args": args, "status": 200, "response": body})
-        return web.json_response(body)
+    # ---- response addresses and files ----------------------------------------------------------------------
 
     async def _hook(self, request: web.Request) -> web.Response:
-        fault = self._fault("response_url")
+        fault = await self._api.fault("response_url")
         hook = self.state.hooks.get(request.match_info["key"])
         try:
             body = await request.json()
@@ -290,9 +256,9 @@ class Workspace:
             return web.json_response({"ok": False, "error": code}, status=404 if code == "used_url" else 400)
         hook.uses_left -= 1
         try:
-            self._people.respond(hook.user, hook.channel, hook.ts, body)
+            self.people.respond(hook.user, hook.channel, hook.ts, body)
         except SlackError as error:
-            self.violations += [f"response_url: {problem}" for problem in error.problems]
+            self._api.broke("response_url", error.problems)
             return web.json_response({"ok": False, "error": error.code}, status=400)
         return web.Response(text="ok")
 
@@ -302,7 +268,7 @@ class Workspace:
             raise web.HTTPNotFound(text="This upload address is unknown or was used before.")
         content = await _uploaded_bytes(request)
         if len(content) != upload.length:
-            self.violations.append(f"upload: {len(content)} bytes arrived, {upload.length} were announced")
+            self._api.broke("upload", [f"{len(content)} bytes arrived, {upload.length} were announced"])
         upload.content = content
         return web.Response(text=f"OK - {len(content)}")
 
@@ -310,86 +276,9 @@ class Workspace:
         upload = self.state.uploads.get(request.match_info["id"])
         if upload is None or upload.content is None:
             raise web.HTTPNotFound(text="No such file.")
-        kind = _IMAGES.get(Path(upload.name).suffix.lower())
-        headers = {} if kind else {"Content-Disposition": "attachment"}
-        return web.Response(
-            body=upload.content, content_type=kind or "application/octet-stream", headers=headers
-        )
-
-    # ---- control -------------------------------------------------------------------------------------------
-
-    def _control(self, deed: Callable[[JSON], Awaitable[JSON]]) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
-            if request.content_type != "application/json":
-                return web.json_response({"ok": False, "error": "invalid_content_type"}, status=415)
-            try:
-                body = await request.json()
-                if not isinstance(body, dict):
-                    raise SlackError("invalid_arguments")
-                return web.json_response({"ok": True, **await deed(body)})
-            except ValueError:
-                return web.json_response({"ok": False, "error": "invalid_json"}, status=400)
-            except SlackError as error:
-                self.violations += error.problems
-                return web.json_response({"ok": False, "error": error.code}, status=400)
-
-        return handle
-
-    async def _run_night(self, body: JSON) -> JSON:
-        if self._night is None:
-            raise SlackError("night_not_available")
-        if self.state.night.state == "running":
-            raise SlackError("night_already_running")
-        self.state.night.state, self.state.night.lines = "running", []
-        self.state.changed()
-        self._spawn(self._follow_night(self._night))
-        return {}
-
-    async def _follow_night(self, night: Callable[[], AsyncIterator[str]]) -> None:
-        shown = self.state.night
-        try:
-            async for line in night():
-                shown.lines.append(line)
-                self.state.changed()
-            shown.state = "done"
-        except Exception:
-            log.exception("the night run failed")
-            shown.lines.append(
-                "The night stopped before its end; the log says why. Nothing was changed for the bot."
-            )
-            shown.state = "failed"
-        self.state.changed()
-
-    async def _inject(self, body: JSON) -> JSON:
-        if not isinstance(body.get("method"), str):
-            raise SlackError("invalid_arguments")
-        headers = {str(key): str(value) for key, value in (body.get("headers") or {}).items()}
-        self.inject(body["method"], int(body.get("status") or 200), headers, body.get("body") or {})
-        return {}
-
-    async def _drop(self, body: JSON) -> JSON:
-        return {"dropped": self.drop_sockets()}
-
-    async def _refresh(self, body: JSON) -> JSON:
-        self.refresh()
-        return {}
-
-
-_DEEDS = ("message", "edit", "delete", "command", "click", "submit", "close_view", "open_home")
-
-
-async def _arguments(request: web.Request, method: str) -> tuple[JSON, list[str]]:
-    args = rules.decode_form(method, dict(request.query))
-    if request.content_type == "application/json":
-        try:
-            body = json.loads(await request.read() or b"{}")
-        except ValueError:
-            return args, ["the body is not JSON"]
-        problems = [] if rules.takes_json(method) or not body else ["takes no JSON body"]
-        given = body if isinstance(body, dict) else {}
-        return {**args, **{key: rules.decode(method, key, value) for key, value in given.items()}}, problems
-    form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
-    return {**args, **rules.decode_form(method, form)}, []
+        kind = methods.mimetype(upload.name)
+        headers = {} if kind.startswith("image/") else {"Content-Disposition": "attachment"}
+        return web.Response(body=upload.content, content_type=kind, headers=headers)
 
 
 async def _uploaded_bytes(request: web.Request) -> bytes:
@@ -408,9 +297,7 @@ def _guard(workspace: Workspace) -> Any:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         own = {f"http://{name}:{workspace.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
         origin = request.headers.get("Origin")
-        if urlsplit(f"//{request.host}").hostname not in _LOOPBACK or (
-            origin is not None and origin not in own
-        ):
+        if urlsplit(f"//{request.host}").hostname not in _LOOPBACK or (origin is not None and origin not in own):
             return web.json_response({"ok": False, "error": "forbidden_origin"}, status=403)
         response = await handler(request)
         if not response.prepared:

@@ -5,7 +5,8 @@ Reads the state and changes nothing.
 
 from typing import Any
 
-from bot.workspace.state import BOT_USER, TEAM_NAME, Channel, Message, SlackError, State
+from bot.workspace.nouns import BOT_USER, TEAM_NAME, Channel, Message, SlackError
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
 
@@ -33,12 +34,9 @@ def snapshot(state: State, user: str) -> JSON:
         "modal": {**top.data, "depth": len(modals)} if top else None,
         "home": home.data if home else None,
         "statuses": _statuses(state, {channel.id for channel in channels}),
-        "prompts": {
-            channel.id: state.prompts[channel.id] for channel in channels if channel.id in state.prompts
-        },
+        "prompts": {channel.id: state.prompts[channel.id] for channel in channels if channel.id in state.prompts},
         "titles": [
-            {"channel": channel, "thread_ts": ts, "title": title}
-            for (channel, ts), title in state.titles.items()
+            {"channel": channel, "thread_ts": ts, "title": title} for (channel, ts), title in state.titles.items()
         ],
         "commands": list(COMMANDS),
         "night": {"available": state.night.available, "state": state.night.state, "lines": state.night.lines},

@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from bot.workspace.state import APP_ID
+from bot.workspace.nouns import APP_ID
 
 JSON = dict[str, Any]
 
@@ -21,6 +22,8 @@ ACK_SECONDS = 3.0
 RETRY_GAPS = (0.0, 2.0, 6.0)
 CONNECT_SECONDS = 60.0
 REFRESH_SECONDS = 10.0
+REMEMBERED = 2000
+"""How many events are kept for being delivered once more."""
 
 
 class NotAcknowledgedError(Exception):
@@ -51,6 +54,9 @@ class SocketMode:
         self.retry_gaps = retry_gaps
         self.connections: list[Connection] = []
         self.tickets: set[str] = set()
+        self.recent: deque[JSON] = deque(maxlen=REMEMBERED)
+        self.deliveries = 0
+        self.lost_acks = 0
         self._connected = asyncio.Event()
         self._turn = 0
 
@@ -77,10 +83,24 @@ class SocketMode:
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
-                    _acknowledged(connection, message.data)
+                    self._acknowledged(connection, message.data)
         finally:
             self._forget(connection)
         return socket
+
+    def _acknowledged(self, connection: Connection, data: str) -> None:
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            return
+        future = connection.waiting.get(str(answer.get("envelope_id"))) if isinstance(answer, dict) else None
+        if future is None or future.done():
+            return
+        if self.lost_acks > 0:
+            self.lost_acks -= 1
+            return
+        payload = answer.get("payload")
+        future.set_result(payload if isinstance(payload, dict) else {})
 
     def _hello(self) -> JSON:
         return {
@@ -107,6 +127,7 @@ class SocketMode:
 
     async def deliver(self, payload: JSON) -> bool:
         """Sends an event until it is acknowledged; True when it was, False after the last attempt."""
+        self.recent.append(payload)
         reason = ""
         for attempt, gap in enumerate((0.0, *self.retry_gaps)):
             await asyncio.sleep(gap)
@@ -119,6 +140,20 @@ class SocketMode:
                 return True
         return False
 
+    async def redeliver(self, payload: JSON) -> None:
+        """Sends an event once more although it was acknowledged, as Slack does when the ack came too late."""
+        with contextlib.suppress(NotAcknowledgedError):
+            retry = {"retry_attempt": 1, "retry_reason": "timeout"}
+            await self._attempt("events_api", payload, retry, wait=CONNECT_SECONDS)
+
+    async def send(self, kind: str, payload: JSON) -> bool:
+        """Sends any payload once, of the kind events_api, interactive or slash_commands; True if acknowledged."""
+        try:
+            await self._attempt(kind, payload, {}, wait=CONNECT_SECONDS)
+        except NotAcknowledgedError:
+            return False
+        return True
+
     async def ask(self, kind: str, payload: JSON) -> JSON:
         """Sends an interaction or a slash command once; the payload of its acknowledgement, or nothing."""
         return await self._attempt(kind, payload, {}, wait=self.ack_seconds)
@@ -130,6 +165,7 @@ class SocketMode:
         envelope = {"envelope_id": envelope_id, "type": kind, "payload": payload, **retry}
         future: asyncio.Future[JSON] = asyncio.get_running_loop().create_future()
         connection.waiting[envelope_id] = future
+        self.deliveries += kind == "events_api"
         try:
             await connection.socket.send_json({**envelope, "accepts_response_payload": accepts})
             return await asyncio.wait_for(future, self.ack_seconds)
@@ -163,6 +199,10 @@ class SocketMode:
         self._note_connected()
         return len(cut)
 
+    def lose_acks(self, count: int) -> None:
+        """Overlooks the next acknowledgements, so that their events come again and their clicks fail."""
+        self.lost_acks = count
+
     async def refresh(self) -> None:
         """Asks the app to reconnect, as Slack does every few hours, and closes the old sockets later."""
         old = [connection for connection in self.connections if not connection.retiring]
@@ -184,14 +224,3 @@ class SocketMode:
         for connection in list(self.connections):
             with contextlib.suppress(TimeoutError, ConnectionError):
                 await asyncio.wait_for(connection.socket.close(), 1.0)
-
-
-def _acknowledged(connection: Connection, data: str) -> None:
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        return
-    future = connection.waiting.get(str(answer.get("envelope_id"))) if isinstance(answer, dict) else None
-    if future is not None and not future.done():
-        payload = answer.get("payload")
-        future.set_result(payload if isinstance(payload, dict) else {})

@@ -7,7 +7,8 @@ import secrets
 from typing import Any
 
 from bot.workspace import elements, rules
-from bot.workspace.state import APP_ID, BOT_ID, TEAM_ID, SlackError, State, View, with_block_ids
+from bot.workspace.nouns import APP_ID, BOT_ID, TEAM_ID, SlackError, View, with_block_ids
+from bot.workspace.state import State
 
 JSON = dict[str, Any]
 
@@ -97,9 +98,7 @@ def push(state: State, user: str, authored: JSON) -> View:
     if not stack:
         raise SlackError("not_found")
     if len(stack) >= rules.limit("view", "stack"):
-        raise SlackError(
-            "push_limit_reached", [f"more than {rules.limit('view', 'stack')} modals on one another"]
-        )
+        raise SlackError("push_limit_reached", [f"more than {rules.limit('view', 'stack')} modals on one another"])
     view = make(state, user, authored, "modal")
     view.data |= {"root_view_id": stack[0], "previous_view_id": stack[-1]}
     stack.append(view.id)

@@ -1,0 +1,357 @@
+"""Messages that become questions, and questions that become answers in their thread.
+
+A message is for the bot when it mentions it, when it stands in a direct message, or when it goes on in a thread that
+the bot takes part in. In a group message the bot also hears a question that names nobody, and speaks up only if it
+knows. Otherwise it is silent: people talk among themselves. It knows nothing of how an answer is found.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from bot import answers, channels, delivery, safety, threads
+from bot.answers import Target
+from bot.delivery import UNREACHABLE, Parts, Place, guarded
+from bot.desk import Asked
+from storage import asked as asked_log
+from storage import conversations, corrections, handoffs
+from storage.database import Database
+from storage.domain import WORKSPACE, Answer, Route, Status
+from storage.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+SPOKEN = (None, "file_share", "thread_broadcast")
+"""The subtypes of messages that a person wrote as such; all others are housekeeping."""
+STAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
+CALLS_MANY = re.compile(r"<!(?:here|channel|everyone|subteam)")
+NOTHING_ASKED = "Ask me something, for example: how many days of leave do I have?"
+WELCOME = f"You are welcome. {NOTHING_ASKED}"
+STATUS_SECONDS = 90.0
+"""Slack drops a status after two minutes, so it is set again before."""
+LOADING = ("Looking for what I was taught…", "Reading the pages…", "Making sure of the answer…")
+MOST_REMEMBERED = 1000
+
+
+class Meant(Enum):
+    """Whether a message is for the bot."""
+
+    CALLED = "the bot was named, or nobody else can be meant"
+    FOLLOW_UP = "a question in a thread that the bot takes part in"
+    OVERHEARD = "a question to everybody in a group message"
+    NOT_US = "people talk among themselves"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message that a person wrote. `edited` is the time of its edit; `shared` with another organisation."""
+
+    user: str
+    channel: str
+    kind: str
+    ts: str
+    thread: str
+    text: str
+    edited: str = ""
+    mention: bool = False
+    shared: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Where the answer belongs: in the thread, or in a new one under the message."""
+        return Place(self.user, self.channel, self.thread or self.ts, public=True)
+
+    @property
+    def target(self) -> Target:
+        """The same, for an answer."""
+        return Target(self.channel, self.thread or self.ts, self.user)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A question as it goes to the desk; `added` is what a follow-up said itself, None for a question of its own."""
+
+    text: str
+    added: frozenset[str] | None = None
+
+
+async def hear(parts: Parts, body: Body, me: str) -> None:
+    """Decide whether a message is for us, once, and answer it."""
+    event = body.get("event") or {}
+    if gone := deleted(event):
+        parts.deleted.append(gone)
+        forget(parts, *gone)
+        return
+    said = said_in(body, me)
+    meant = Meant.NOT_US if said is None else await meaning(parts, said, me)
+    if said is None or meant is Meant.NOT_US:
+        return
+    if await parts.stored(conversations.first_time, *keys_of(body, said)):
+        forget(parts, said.channel, said.ts)
+        if (said.channel, said.ts) in parts.deleted:
+            return
+        work = reply(parts, said, meant, safety.from_slack(said.text, me))
+        quiet = meant is Meant.OVERHEARD
+        task = parts.begin(overheard(work) if quiet else guarded(parts, said.place, work))
+        parts.answering[said.channel, said.ts] = task
+        task.add_done_callback(lambda done: answered(parts, said, done))
+
+
+def deleted(event: Body) -> tuple[str, str] | None:
+    """The channel and time stamp of a message that is gone; one with replies leaves a tombstone."""
+    told = event.get("message")
+    if event.get("subtype") == "message_deleted":
+        return str(event.get("channel")), str(event.get("deleted_ts"))
+    if event.get("subtype") == "message_changed" and isinstance(told, dict) and told.get("subtype") == "tombstone":
+        return str(event.get("channel")), str(told.get("ts"))
+    return None
+
+
+def said_in(body: Body, me: str) -> Said | None:
+    """What a person said; None for bots, ourselves, housekeeping and edits that left the text alone."""
+    event = body.get("event") or {}
+    told, edited = event, ""
+    if event.get("subtype") == "message_changed":
+        told, before = event.get("message") or {}, event.get("previous_message") or {}
+        if told.get("text") == before.get("text"):
+            return None
+        edited = str((told.get("edited") or {}).get("ts") or event.get("ts") or "")
+    elif event.get("edited"):
+        edited = str(event["edited"].get("ts") or "")
+    user, ts, channel, text = told.get("user"), told.get("ts"), event.get("channel"), told.get("text") or ""
+    complete = all(isinstance(part, str) for part in (user, ts, channel, text))
+    if told.get("subtype") not in SPOKEN or told.get("bot_id") or not complete or user == me:
+        return None
+    if not safety.is_person(str(user)) or not STAMP.fullmatch(str(ts)):
+        return None
+    return Said(
+        user=str(user),
+        channel=str(channel),
+        kind=str(event.get("channel_type") or ""),
+        ts=str(ts),
+        thread=str(told.get("thread_ts") or ""),
+        text=text,
+        edited=edited,
+        mention=event.get("type") == "app_mention",
+        shared=bool(body.get("is_ext_shared_channel")),
+    )
+
+
+# --- for whom a message is ---
+
+
+async def meaning(parts: Parts, said: Said, me: str) -> Meant:
+    """For whom a message is."""
+    named = safety.mentions(said.text)
+    if said.mention or me in named:
+        parts.talks.pop((said.channel, said.thread), None)
+        return Meant.CALLED
+    if said.thread and (await parts.stored(handoffs.is_open, said.channel, said.thread)) is True:
+        return Meant.NOT_US
+    if said.kind == "im":
+        return Meant.CALLED
+    if said.edited and (await parts.stored(asked_log.message, said.channel, said.ts)) is not None:
+        return Meant.CALLED
+    meant = Meant.NOT_US if named else await unaddressed(parts, said)
+    if meant is Meant.NOT_US and said.thread and not said.edited:
+        overhear(parts, said)
+    return meant
+
+
+async def unaddressed(parts: Parts, said: Said) -> Meant:
+    """For whom a message is that names nobody."""
+    text = safety.from_slack(said.text)
+    if CALLS_MANY.search(said.text) or not threads.is_question(text) or threads.speaks_to_people(text):
+        return Meant.NOT_US
+    if not said.thread:
+        return Meant.OVERHEARD if said.kind == "mpim" else Meant.NOT_US
+    if not await parts.stored(asked_log.takes_part, said.channel, said.thread):
+        return Meant.NOT_US
+    others_talk = parts.talks.get((said.channel, said.thread), set()) - {said.user}
+    return Meant.NOT_US if others_talk and threads.remainder(text) is None else Meant.FOLLOW_UP
+
+
+def overhear(parts: Parts, said: Said) -> None:
+    """Note who talks in a thread without the bot, until it is mentioned there; thanks are no talk."""
+    if threads.is_courtesy(safety.from_slack(said.text)):
+        return
+    while len(parts.talks) >= MOST_REMEMBERED:
+        del parts.talks[next(iter(parts.talks))]
+    parts.talks.setdefault((said.channel, said.thread), set()).add(said.user)
+
+
+def keys_of(body: Body, said: Said) -> tuple[str, ...]:
+    """The delivery's own id, and the message itself: one mention arrives as two events."""
+    team = body.get("team_id") or ""
+    keys = [f"message:{team}:{said.channel}:{said.ts}:{said.edited}"]
+    return (*keys, f"event:{body['event_id']}") if body.get("event_id") else tuple(keys)
+
+
+def forget(parts: Parts, channel: str, ts: str) -> None:
+    """Stop working on a question that was deleted or reworded before it was answered."""
+    task = parts.answering.pop((channel, ts), None)
+    if task is not None:
+        task.cancel()
+
+
+def answered(parts: Parts, said: Said, task: "asyncio.Task[None]") -> None:
+    """Drop a finished question from the list of those in hand."""
+    if parts.answering.get((said.channel, said.ts)) is task:
+        del parts.answering[said.channel, said.ts]
+
+
+async def overheard(work: Any) -> None:
+    """Do something that nobody asked for: what goes wrong is logged and not told."""
+    try:
+        await work
+    except UserError as error:
+        log.info("a question that was overheard is left alone: %s", error)
+
+
+# --- the answer ---
+
+
+async def reply(parts: Parts, said: Said, meant: Meant, question: str) -> None:
+    """Answer a message in its thread."""
+    if not await channels.allows(parts, said.place, question, named=meant is Meant.CALLED):
+        return
+    if not question:
+        raise UserError(NOTHING_ASKED)
+    if threads.is_courtesy(question):
+        await delivery.tell(parts, said.place, WELCOME)
+        return
+    earlier = await parts.stored(asked_log.message, said.channel, said.ts) if said.edited else None
+    if earlier is not None and earlier.said == question:
+        return
+    whole = await in_context(parts, said, question)
+    async with contextlib.nullcontext() if meant is Meant.OVERHEARD else thinking(parts, said):
+        answer = await look_up(parts, said, whole)
+    if meant is Meant.OVERHEARD and answer.route is Route.ABSTAINED:
+        return
+    parts.answering.pop((said.channel, said.ts), None)
+    thread = said.place.thread
+    await parts.stored(
+        asked_log.note, said.channel, said.ts, thread=thread, said=question, question_id=answer.question_id
+    )
+    understood = whole.text if whole.added is not None else ""
+    await show(parts, said, answer, earlier.posts if earlier else (), understood)
+
+
+async def show(parts: Parts, said: Said, answer: Answer, old: tuple[str, ...], understood: str) -> None:
+    """Bring an answer to where it belongs: in the thread, in the place of an older one, or only to the asker."""
+    if said.shared or (await channels.of(parts, said.channel)).private_answers:
+        place = replace(said.place, thread=said.thread, public=False)
+        await answers.whisper_answer(parts, answer, place, share=not said.shared, understood=understood)
+        await hush(parts, said)
+    elif old:
+        await answers.replace_answer(parts, answer, said.target, old, understood=understood)
+        await hush(parts, said)
+    else:
+        await answers.send_answer(parts, answer, said.target, understood=understood)
+
+
+async def in_context(parts: Parts, said: Said, question: str) -> Completed:
+    """A follow-up completed from the last full question of its thread; anything else as it stands."""
+    if said.thread in ("", said.ts):
+        return Completed(question)
+    before = parts.answering.get((said.channel, said.thread))
+    if before is not None:
+        await asyncio.wait({before})
+    previous = await parts.stored(asked_log.context, said.channel, said.thread)
+    found = threads.follow_up(question, previous)
+    return Completed(question) if found is None else Completed(found.question, found.added)
+
+
+async def look_up(parts: Parts, said: Said, whole: Completed) -> Answer:
+    """The answer to a question.
+
+    A completed follow-up reads almost like the question before it, so "the same question?" would say yes to the wrong
+    one. A taught answer is given for it only when the taught question speaks of what the follow-up added.
+    """
+    route = await channels.route_for(parts, said.channel)
+    added = whole.added
+    if added is not None and route == "auto" and not await parts.stored(taught_about, added):
+        route = "documents"
+    scopes = scopes_of(said.channel, said.kind)
+    asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route)
+    answer = await ask(parts, asked, said.place)
+    taught = answer.route in (Route.APPROVED, Route.MEMORISED)
+    if taught and added is not None and not threads.covers(answer.taught_question, added):
+        answer = await ask(parts, replace(asked, route="documents"), said.place)
+    return answer
+
+
+def taught_about(database: Database, added: frozenset[str]) -> bool:
+    """Whether some taught question speaks of what a follow-up added."""
+    return any(threads.covers(row.question, added) for row in corrections.in_status(database, Status.APPROVED))
+
+
+async def ask(parts: Parts, asked: Asked, place: Place) -> Answer:
+    """Leave a question at the desk and wait for its answer; who has to wait long is told so. Raises UserError."""
+    parts.waiting += 1
+    number = parts.waiting
+    try:
+        future = await asyncio.to_thread(parts.desk.submit, asked)
+        if not future.done() and number > parts.settings.integer("QUEUE_NOTICE"):
+            parts.begin(delivery.tell(parts, replace(place, public=False), in_line(number)))
+        return await asyncio.wrap_future(future)
+    finally:
+        parts.waiting -= 1
+
+
+def in_line(number: int) -> str:
+    """What somebody hears whose question has to wait."""
+    return f"Many people are asking right now: you are number {number}. Your answer comes here by itself."
+
+
+def scopes_of(channel: str, kind: str = "") -> tuple[str, ...]:
+    """Whose documents may be used: everybody's, and in a channel the channel's own."""
+    direct = kind in ("im", "directmessage") or channel.startswith("D") or not channel
+    return (WORKSPACE,) if direct else (WORKSPACE, channel)
+
+
+# --- the status ---
+
+
+@contextlib.asynccontextmanager
+async def thinking(parts: Parts, said: Said) -> AsyncIterator[None]:
+    """Show that an answer is coming, as long as it takes; taken back when none comes."""
+    shown = asyncio.create_task(think(parts, said))
+    try:
+        yield
+    except BaseException:
+        shown.cancel()
+        await hush(parts, said)
+        raise
+    finally:
+        shown.cancel()
+
+
+async def think(parts: Parts, said: Said) -> None:
+    """Keep the status up."""
+    while await set_status(parts, said, "is thinking...", loading_messages=list(LOADING)):
+        await asyncio.sleep(STATUS_SECONDS)
+
+
+async def hush(parts: Parts, said: Said) -> None:
+    """Take the status back where no message takes it away."""
+    await set_status(parts, said, "")
+
+
+async def set_status(parts: Parts, said: Said, status: str, **more: Any) -> bool:
+    """Set the status of a thread; whether Slack took it."""
+    try:
+        await parts.client.assistant_threads_setStatus(
+            channel_id=said.channel, thread_ts=said.place.thread, status=status, **more
+        )
+    except UNREACHABLE as error:
+        log.debug("no status was shown: %s", error)
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""What a reviewer must see beside a correction: what the bot had said, the page behind it, how often it is asked.
+
+Everything is read as it stands now. Pages are shown only from the scopes that are named. It knows nothing of Slack.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from storage import conversations, corrections, registry
+from storage.database import Database, Row
+from storage.domain import WORKSPACE, Answer, Correction, Passage, Source, Status
+from storage.errors import ConflictError
+
+WORD = re.compile(r"\w{3,}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How often something was asked, by how many people, and when last (ISO 8601, empty for never)."""
+
+    times: int
+    people: int
+    last: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What stands beside one correction; `proof` is what the champion's exam measured, None when not trained."""
+
+    asked: Asked
+    given: Answer | None
+    page: Passage | None
+    proof: Row | None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """An earlier correction that stands against a new one; `kind` is contradiction or duplicate."""
+
+    kind: str
+    row: Correction
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """A correction with everything that a reviewer weighs."""
+
+    row: Correction
+    evidence: Evidence
+    rivals: tuple[Rival, ...]
+
+
+def dossier(database: Database, correction_id: int, found: Sequence[tuple[int, str]] = ()) -> Dossier:
+    """A correction, its evidence, and its rivals: those noted when it was proposed and those in `found`."""
+    row = corrections.get(database, correction_id)
+    known = dict(conflicts_of(database, correction_id)) | dict(found)
+    rivals = [(kind, corrections.get(database, other)) for other, kind in known.items()]
+    return Dossier(row, gather(database, row), tuple(Rival(k, r, gather(database, r)) for k, r in rivals))
+
+
+def note_conflicts(database: Database, correction_id: int, found: Sequence[tuple[int, str]]) -> None:
+    """Keep the (correction, kind) pairs that a correction was found to contradict or repeat."""
+    rows = [{"correction_id": correction_id, "other_id": other, "kind": kind} for other, kind in found]
+    with database.write() as db:
+        db.table("conflicts").insert_all(rows, ignore=True)
+
+
+def conflicts_of(database: Database, correction_id: int) -> list[tuple[int, str]]:
+    """The (correction, kind) pairs that were noted."""
+    sql = "SELECT other_id, kind FROM conflicts WHERE correction_id = ? ORDER BY kind, other_id"
+    return [(r["other_id"], r["kind"]) for r in database.rows(sql, [correction_id])]
+
+
+def stamp(row: Correction) -> str:
+    """A text that changes whenever somebody edits or decides about a correction."""
+    return f"{row.status.value} {row.reviewed_at}"
+
+
+def must_stand(database: Database, correction_id: int, seen: str) -> None:
+    """Raise ConflictError when a correction is not as it was when somebody saw it; call it inside `write()`."""
+    row = corrections.get(database, correction_id)
+    if not seen or stamp(row) == seen:
+        return
+    if row.status is Status.PENDING:
+        raise ConflictError(f"Somebody changed correction {row.id} meanwhile; look at it as it stands now.")
+    raise ConflictError(f"Correction {row.id} is {row.status} already.")
+
+
+def gather(database: Database, row: Correction) -> Evidence:
+    """The evidence for and against a correction."""
+    given = conversations.get_answer(database, row.answer_id) if row.answer_id is not None else None
+    return Evidence(
+        asked=asked(database, row),
+        given=given,
+        page=page_behind(database, row, given),
+        proof=registry.proof(database, row.id),
+    )
+
+
+def asked(database: Database, row: Correction) -> Asked:
+    """How often people asked what a correction answers: it answered them, or they asked in the same words."""
+    found = database.row(
+        "SELECT count(*) AS times, count(DISTINCT user) AS people, coalesce(max(asked_at), '') AS last FROM questions "
+        "WHERE lower(trim(text)) = lower(trim(?)) "
+        "OR id IN (SELECT question_id FROM answers WHERE correction_id = ?)",
+        [row.question, row.id],
+    )
+    return Asked(**found) if found else Asked(0, 0, "")
+
+
+def page_behind(database: Database, row: Correction, given: Answer | None) -> Passage | None:
+    """The passage nearest to a correction in the documents that the bot's answer came from."""
+    if given is None or not given.sources:
+        return None
+    candidates = passages_of(database, given.sources, scopes={WORKSPACE, row.scope})
+    wanted = words(f"{row.question} {given.text}")
+    headings = {(s.document, s.heading) for s in given.sources}
+
+    def nearness(passage: Passage) -> tuple[bool, int, int]:
+        named = (passage.document, passage.heading) in headings
+        return named, len(wanted & words(passage.text)), -passage.id
+
+    return max(candidates, key=nearness, default=None)
+
+
+def passages_of(database: Database, sources: Sequence[Source], *, scopes: Collection[str]) -> list[Passage]:
+    """All passages of the documents that some sources name, in reading order."""
+    rows = database.rows(
+        "SELECT p.id, p.document_id, d.title AS document, p.heading, p.text, d.url, d.scope "
+        "FROM passages p JOIN documents d ON d.id = p.document_id "
+        "WHERE d.title IN (SELECT value FROM json_each(?)) AND d.scope IN (SELECT value FROM json_each(?)) "
+        "ORDER BY p.document_id, p.position",
+        [json.dumps([s.document for s in sources]), json.dumps(sorted(scopes))],
+    )
+    return [Passage(**r) for r in rows]
+
+
+def words(text: str) -> set[str]:
+    """The words of a text that can tell one passage from another."""
+    return set(WORD.findall(text.casefold()))

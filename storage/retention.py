@@ -1,0 +1,163 @@
+"""Forgetting words: on request of a person, or when they have grown old.
+
+Words are overwritten, ids stay, and the audit log keeps what it always had: ids and hashes. The database is told to
+overwrite what it deletes, and the write-ahead log is emptied, so that no bytes of a text remain in its files.
+Copies made earlier (backups, model folders that were trained on a correction) are not changed; they leave with
+rotation, and with the rebuild that a withdrawn correction causes. It knows nothing of who may ask for it.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from storage import audit, corrections
+from storage.audit import ERASED
+from storage.database import Database
+from storage.domain import Status
+from storage.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BY = "erasure"
+"""The reviewer of a correction that is withdrawn because its author's words are erased."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Which rows lost their words."""
+
+    questions: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
+    corrections: tuple[int, ...] = ()
+    texts: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to forget."""
+        return not (self.questions or self.answers or self.corrections)
+
+
+def erase(database: Database, user: str) -> Forgotten:
+    """Erase what a person wrote, what was answered to them, and what their corrections, now withdrawn, answered.
+
+    Raises UserError when no name is given.
+    """
+    if not user.strip():
+        raise UserError("Say whose words are to be erased: --user U.")
+    with leaving_no_bytes(database), database.write():
+        found = words_of(database, user)
+        withdraw(database, found.corrections)
+        overwrite(database, found)
+        forget_side_notes(database, user, found)
+        audit.append(database, "text.erased", user=user, **ids(found))
+    return found
+
+
+def expire(database: Database, days: int) -> Forgotten:
+    """Erase questions and answers that are older than a number of days; 0 keeps everything. Corrections stay."""
+    if days < 0:
+        raise UserError("RETENTION_DAYS is a number of days, 0 to keep everything.")
+    if days == 0:
+        return Forgotten()
+    before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
+    with leaving_no_bytes(database), database.write() as db:
+        found = words_before(database, before)
+        overwrite(database, found)
+        db.conn.execute("DELETE FROM notices WHERE delivered_at <> '' AND delivered_at < ?", (before,))
+        if not found.nothing:
+            audit.append(database, "text.erased", before=before, **ids(found))
+    return found
+
+
+def words_of(database: Database, user: str) -> Forgotten:
+    """What a person asked, what was answered to it, and what they proposed."""
+    asked = database.rows("SELECT id, text FROM questions WHERE user = ? AND text <> ?", [user, ERASED])
+    sql = "SELECT id, question, answer FROM corrections WHERE author = ? AND question <> ?"
+    taught = database.rows(sql, [user, ERASED])
+    texts = {row["text"] for row in asked} | {row[name] for row in taught for name in ("question", "answer")}
+    numbers, mine = tuple(row["id"] for row in asked), tuple(row["id"] for row in taught)
+    return Forgotten(numbers, answers_with(database, numbers, mine), mine, frozenset(texts))
+
+
+def words_before(database: Database, before: str) -> Forgotten:
+    """What was asked before a moment, and what was answered to it."""
+    rows = database.rows("SELECT id FROM questions WHERE asked_at < ? AND text <> ?", [before, ERASED])
+    numbers = tuple(row["id"] for row in rows)
+    return Forgotten(numbers, answers_with(database, numbers, ()))
+
+
+def answers_with(database: Database, questions: Sequence[int], taught: Sequence[int]) -> tuple[int, ...]:
+    """The answers to some questions, and those that repeat some corrections to whoever asked."""
+    sql = (
+        "SELECT id FROM answers WHERE text <> ? AND (question_id IN (SELECT value FROM json_each(?)) "
+        "OR correction_id IN (SELECT value FROM json_each(?))) ORDER BY id"
+    )
+    return tuple(row["id"] for row in database.rows(sql, [ERASED, json.dumps(questions), json.dumps(taught)]))
+
+
+def withdraw(database: Database, numbers: Sequence[int]) -> None:
+    """Withdraw those corrections that still wait or answer."""
+    for number in numbers:
+        if corrections.get(database, number).status in (Status.PENDING, Status.APPROVED):
+            corrections.withdraw(database, number, BY, reason="the author's words were erased")
+
+
+OVERWRITE = (
+    ("UPDATE questions SET text = :erased WHERE id IN (SELECT value FROM json_each(:questions))"),
+    ("UPDATE asked_messages SET said = :erased WHERE question_id IN (SELECT value FROM json_each(:questions))"),
+    (
+        "UPDATE answers SET text = :erased, sources = '[]', "
+        "taught_question = CASE WHEN correction_id IS NULL THEN '' ELSE :erased END "
+        "WHERE id IN (SELECT value FROM json_each(:answers))"
+    ),
+    ("UPDATE feedback SET reason = '' WHERE answer_id IN (SELECT value FROM json_each(:answers))"),
+    (
+        "UPDATE corrections SET question = :erased, answer = :erased, source = '', reason = '' "
+        "WHERE id IN (SELECT value FROM json_each(:corrections))"
+    ),
+    ("DELETE FROM wordings WHERE correction_id IN (SELECT value FROM json_each(:corrections))"),
+)
+SIDE_NOTES = (
+    ("UPDATE feedback SET reason = '' WHERE user = :user"),
+    ("UPDATE corrections SET reason = '' WHERE reviewer = :user"),
+    ("DELETE FROM wordings WHERE kind IN ('asked', 'rejected') AND text IN (SELECT value FROM json_each(:texts))"),
+    ("DELETE FROM calibration_rows WHERE asked IN (SELECT value FROM json_each(:texts))"),
+    ("DELETE FROM notices WHERE user = :user"),
+    ("DELETE FROM notices WHERE payload ->> 'question' IN (SELECT value FROM json_each(:texts))"),
+    ("UPDATE state SET value = value + 1 WHERE name = 'taught_revision'"),
+)
+
+
+def overwrite(database: Database, found: Forgotten) -> None:
+    """Put the mark of erasure in place of texts."""
+    values = {"erased": ERASED, **{name: json.dumps(numbers) for name, numbers in ids(found).items()}}
+    for statement in OVERWRITE:
+        database.here.conn.execute(statement, values)
+
+
+def forget_side_notes(database: Database, user: str, found: Forgotten) -> None:
+    """Drop what repeats a person's words elsewhere: reasons, wordings taken from questions, notices."""
+    values = {"user": user, "texts": json.dumps(sorted(found.texts))}
+    for statement in SIDE_NOTES:
+        database.here.conn.execute(statement, values)
+
+
+def ids(found: Forgotten) -> dict[str, list[int]]:
+    """The rows by table, as the audit log holds them."""
+    return {name: list(getattr(found, name)) for name in ("questions", "answers", "corrections")}
+
+
+@contextmanager
+def leaving_no_bytes(database: Database) -> Iterator[None]:
+    """Overwrite deleted content with zeros, and empty the write-ahead log when the block ends well."""
+    conn = database.here.conn
+    conn.execute("PRAGMA secure_delete = ON")
+    try:
+        yield
+        if conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            log.warning("somebody is reading; the write-ahead log keeps erased words until it is emptied by itself")
+    finally:
+        conn.execute("PRAGMA secure_delete = OFF")

@@ -1,0 +1,130 @@
+"""Do addresses, commands and code survive to the character? Forty facts, through both routes and into Slack.
+
+The embedder is a bag of hashed words and the engine is never asked, so this is exact and fast: what is measured is
+text on its way, not how well it is found.
+"""
+
+import html
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot import answer_views, pipeline
+from bot.confidence import Confidence, Head
+from bot.generation import Engine
+from bot.pipeline import Model, Tools
+from retrieval.index import VectorIndex
+from retrieval.ingest import ingest
+from retrieval.retriever import Retriever
+from retrieval.taught import TaughtQuestions
+from storage import corrections
+from storage.database import Database
+from storage.domain import Answer, Question
+
+SURE = Head((), (), (), (), 20.0, 0.5, 0.5)
+"""A head that trusts everything."""
+CODE = re.compile(r"```\n?(.*?)\n?```|`([^`\n]+)`", re.DOTALL)
+FORMATTED = re.compile(r"(?<![\w`])([*_~])(?=\S)([^\n]*?\S)\1(?![\w`])")
+
+
+@dataclass(frozen=True)
+class ExactFact:
+    """An answer with the strings in it that a reader must be able to copy."""
+
+    id: str
+    title: str
+    question: str
+    answer: str
+    exact: tuple[str, ...]
+
+
+class WordHashes:
+    """Each word is a coordinate; texts are near when they share words."""
+
+    name = "hashes"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.zeros((len(texts), 256), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[0] = 0.01
+            for word in re.findall(r"\w+", text.lower()):
+                row[1 + zlib.crc32(word.encode()) % 255] += 1
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
+
+
+def facts() -> list[ExactFact]:
+    """The forty facts."""
+    rows = map(json.loads, (Path(__file__).parent / "exact.jsonl").read_text(encoding="utf-8").splitlines())
+    return [ExactFact(r["id"], r["title"], r["question"], r["answer"], tuple(r["exact"])) for r in rows]
+
+
+def taught(home: Path) -> Tools:
+    """A bot that was taught the facts and has read nothing."""
+    database = Database(home)
+    for fact in facts():
+        row = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1")
+        corrections.approve(database, row.id, "U2")
+    return tools(database)
+
+
+def read(home: Path, pages: Path) -> Tools:
+    """A bot that has read a page for each fact and was taught nothing."""
+    pages.mkdir()
+    for fact in facts():
+        (pages / f"{fact.id}.md").write_text(f"# {fact.title}\n\n{fact.question} {fact.answer}\n", encoding="utf-8")
+    database = Database(home)
+    ingest(database, WordHashes(), [pages])
+    return tools(database)
+
+
+def tools(database: Database) -> Tools:
+    """The pipeline's parts, with nothing in the weights."""
+    embedder = WordHashes()
+    heads = {name: SURE for name in ("same", "quoted")}
+    return Tools(
+        embedder=embedder,
+        taught=TaughtQuestions(database, embedder),
+        searcher=Retriever(database, embedder, VectorIndex(database.home, database)),
+        model=Model("base", cast(Engine, None), Confidence(heads), {}),
+    )
+
+
+def reply(parts: Tools, fact: ExactFact) -> Answer:
+    """What the bot answers to the fact's own question."""
+    return pipeline.answer(parts, Question(1, fact.question, "U1", "C1", "", "2026-11-20T00:00:00+00:00"))
+
+
+def lost(fact: ExactFact, text: str) -> list[str]:
+    """The strings that do not stand in a text to the character."""
+    return [exact for exact in fact.exact if bare(exact) not in text]
+
+
+def bare(exact: str) -> str:
+    """A code block without its fence, which Slack draws as a box."""
+    return re.sub(r"\A```\w*\n|\n```\Z", "", exact)
+
+
+def seen(answer: Answer) -> str:
+    """The text that somebody reads in Slack: entities decoded, formatting drawn, code untouched."""
+    blocks: list[dict[str, Any]] = [block for post in answer_views.answer_posts(answer) for block in post.blocks]
+    texts = [str(block["text"]["text"]) for block in blocks if block["type"] == "section" and "text" in block]
+    return "\n".join(html.unescape(drawn(text)) for text in texts)
+
+
+def drawn(text: str) -> str:
+    """Slack's mrkdwn as it is shown: marks of formatting vanish outside code."""
+    out, at = "", 0
+    for code in CODE.finditer(text):
+        out += FORMATTED.sub(r"\2", text[at : code.start()]) + (code[1] or code[2] or "")
+        at = code.end()
+    return out + FORMATTED.sub(r"\2", text[at:])
