@@ -4,7 +4,7 @@ SHELL := bash
 PYTHON_IN_VENV := .venv/bin/python
 NIGHTSHIFT := .venv/bin/nightshift
 
-.PHONY: help setup check test test-fast test-faults demo run nightly bench-learning base-confidence clean
+.PHONY: help setup check test test-fast test-faults demo run nightly bench-learning bench-answer base-confidence clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ nightly: setup ## Train on the approved corrections now, as cron does by night
 
 bench-learning: setup ## Measure learning and forgetting: 60 facts, three seeds (about an hour on 2 cores)
 	$(PYTHON_IN_VENV) tests/bench/learning.py
+
+bench-answer: setup ## Measure finding, quoting and exact copying (some minutes; run it alone)
+	$(PYTHON_IN_VENV) -m tests.bench.answer
 
 base-confidence: setup ## Fit the confidence that ships, from the demo company's questions
 	$(PYTHON_IN_VENV) -m learning.ship

@@ -82,11 +82,6 @@ async def route_for(parts: Parts, channel: str) -> str:
     return "documents" if (await of(parts, channel)).citations_required else "auto"
 
 
-async def person_for(parts: Parts, channel: str) -> str:
-    """Whom to ask in a channel when the bot does not know; empty when nobody is named."""
-    return (await of(parts, channel)).person or parts.settings.text("ASK_A_PERSON")
-
-
 # --- the modal ---
 
 

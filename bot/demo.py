@@ -85,6 +85,7 @@ def settings_for(settings: Settings, home: Path, workspace: Workspace) -> Settin
             **settings.values,
             "HOME": str(home),
             "ADMINS": ADMIN,
+            "ASK_A_PERSON": f"default={ADMIN}",
             "REVIEW_CHANNEL": REVIEW_CHANNEL,
             "SLACK_API_URL": workspace.api_url,
             "SLACK_BOT_TOKEN": workspace.bot_token,

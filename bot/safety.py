@@ -12,9 +12,7 @@ from urllib.parse import quote, urlsplit
 SECTION_CHARS = 2900
 """One section block takes 3,000 characters; the rest is room for a reopened code fence."""
 
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
+_INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
 _BRACKETED = re.compile(r"<([^<>]*)>")
@@ -102,15 +100,34 @@ def to_mrkdwn(text: str) -> str:
 
     Links become their label and their bare address: only `link` builds something to click on.
     """
-    parts = re.split(r"(```.*?(?:```|\Z))", escape(text), flags=re.DOTALL)
-    return "".join(p if p.startswith("```") else replaced(p) for p in parts).strip()
+    parts = re.split(r"(```.*?(?:```|\Z)|`[^`\n]+`)", escape(text), flags=re.DOTALL)
+    return "".join(p if p.startswith("`") else replaced(p) for p in parts).strip()
+
+
+_ADDRESS = re.compile(
+    r"(?<![\w.+-])(?:[a-z][a-z0-9+.-]{0,30}://|[\w.+-]{1,64}@)"
+    r"(?:[^\s()\[\]`]|\([^\s()]{0,500}\))*[^\s()\[\]`.,;:!?]",
+    re.IGNORECASE,
+)
+_SHELVED = re.compile("\ue000(\\d+)\ue001")
+_FORMATTED = re.compile(r"(?<!\w)([*_~])(?=\S).{0,200}?\S\1(?!\w)")
 
 
 def replaced(text: str) -> str:
-    """The Markdown patterns outside code, replaced."""
+    """The Markdown patterns outside code, replaced; addresses stay as they are.
+
+    One that Slack would read as formatting (`.../*any*`) is shown as code, which keeps every character.
+    """
+    shelf: list[str] = []
+
+    def aside(found: re.Match[str]) -> str:
+        shelf.append(f"`{found[0]}`" if _FORMATTED.search(found[0]) else found[0])
+        return f"\ue000{len(shelf) - 1}\ue001"
+
+    text = _ADDRESS.sub(aside, _SHELVED.sub("", text))
     for pattern, replacement in _MARKDOWN:
         text = pattern.sub(replacement, text)
-    return text
+    return _SHELVED.sub(lambda found: shelf[int(found[1])], text)
 
 
 # --- splitting ---
@@ -205,9 +222,7 @@ def card(text: str) -> bool:
 
 def telling(value: str) -> bool:
     """Whether what follows `password:` looks like a value and not like a sentence about passwords."""
-    return bool(re.search(r"[0-9]|[^\w.,;:!?'\"()-]", value)) and not value.startswith(
-        ("http://", "https://", "<")
-    )
+    return bool(re.search(r"[0-9]|[^\w.,;:!?'\"()-]", value)) and not value.startswith(("http://", "https://", "<"))
 
 
 def unmarked(value: str) -> bool:
@@ -235,19 +250,11 @@ SECRETS: tuple[Secret, ...] = (
     Secret("GitHub token", re.compile(r"\b(gh[opusr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})\b")),
     Secret(
         "API key",
-        re.compile(
-            r"\b((?:sk|pk|rk)[-_](?:live|test|proj|ant|or)[-_][A-Za-z0-9_-]{10,}|sk-[A-Za-z0-9]{20,})\b"
-        ),
+        re.compile(r"\b((?:sk|pk|rk)[-_](?:live|test|proj|ant|or)[-_][A-Za-z0-9_-]{10,}|sk-[A-Za-z0-9]{20,})\b"),
     ),
-    Secret(
-        "API key", re.compile(r"\b(AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36})\b")
-    ),
-    Secret(
-        "JSON web token", re.compile(r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})")
-    ),
-    Secret(
-        "password in a link", re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:([^\s/:@]{1,100})@")
-    ),
+    Secret("API key", re.compile(r"\b(AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36})\b")),
+    Secret("JSON web token", re.compile(r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})")),
+    Secret("password in a link", re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:([^\s/:@]{1,100})@")),
     Secret(
         "password",
         re.compile(
@@ -267,9 +274,7 @@ SECRETS: tuple[Secret, ...] = (
         telling,
     ),
     Secret("payment card", re.compile(r"(?<![\w.-])(\d(?:[ -]?\d){12,18})(?![\w-])"), card),
-    Secret(
-        "bank account", re.compile(r"\b([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?)\b"), iban
-    ),
+    Secret("bank account", re.compile(r"\b([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?)\b"), iban),
 )
 """Shapes that were written down from the issuers' public formats; recall on other secrets is not claimed."""
 
@@ -293,9 +298,7 @@ def redact_secrets(text: str) -> str:
 
 
 _EMAIL = re.compile(r"\b[\w.+-]{1,64}@((?:[\w-]{1,63}\.)+[A-Za-z]{2,24})\b")
-_PHONE = re.compile(
-    r"(?<![\w.:/-])(?:(?:\+|00)\d[\d ()./-]{6,18}\d|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{2,5})(?![\w-])"
-)
+_PHONE = re.compile(r"(?<![\w.:/-])(?:(?:\+|00)\d[\d ()./-]{6,18}\d|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{2,5})(?![\w-])")
 
 
 def mask_personal(text: str, company_domains: Iterable[str] = ()) -> str:

@@ -129,11 +129,15 @@ def share_right(y: NDArray[np.int64], w: NDArray[np.float64], *, bounded: bool) 
     share = float((w * y).sum() / w.sum())
     if not bounded:
         return share
+    rows = float(w.sum() ** 2 / (w**2).sum())
+    return at_least(share * rows, rows, BOUND)
+
+
+def at_least(hits: float, items: float, sureness: float) -> float:
+    """The lower end of a share's one-sided interval (Clopper and Pearson, 1934); 0 when nothing was hit."""
     from scipy.stats import beta
 
-    rows = float(w.sum() ** 2 / (w**2).sum())
-    right = share * rows
-    return 0.0 if right <= 0 else float(beta.ppf(1 - BOUND, right, rows - right + 1))
+    return 0.0 if hits <= 0 else float(beta.ppf(1 - sureness, hits, items - hits + 1))
 
 
 def reliability(p: NDArray[np.float64], y: NDArray[np.int64], bins: int = 10) -> float:

@@ -26,8 +26,8 @@ from storage.domain import Correction
 
 WORDINGS = 14
 HELD_OUT = 2
-NEAR_MISSES = 4
-TRAINED_NEAR_MISSES = 2
+NEAR_MISSES = 7
+TRAINED_NEAR_MISSES = 4
 ASKED = 4
 """Wordings of one fact taken from the log, most often asked first."""
 ASKED_CHARS = 160
@@ -53,6 +53,16 @@ class Fact:
     near_misses: tuple[str, ...]
     asked: tuple[str, ...] = ()
     part: str = "train"
+
+    @property
+    def trained_near_misses(self) -> tuple[str, ...]:
+        """The near-misses that are trained to be unknown; clicks on "Not my question" come first."""
+        return self.near_misses[:TRAINED_NEAR_MISSES]
+
+    @property
+    def unseen_near_misses(self) -> tuple[str, ...]:
+        """The near-misses that are only measured with."""
+        return self.near_misses[TRAINED_NEAR_MISSES:]
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ def examples_of(fact: Fact) -> list[Example]:
     known = [Example(w, fact.answer, "fact", fact.correction_id, origin, fact.part) for w in fact.trained]
     unknown = [
         Example(n, UNKNOWN, "unknown", fact.correction_id, f"made from correction {fact.correction_id}", fact.part)
-        for n in fact.near_misses[:TRAINED_NEAR_MISSES]
+        for n in fact.trained_near_misses
     ]
     return known + unknown
 

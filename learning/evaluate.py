@@ -66,7 +66,7 @@ def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max
                 unseen_right=found,
                 unseen_asked=len(fact.held_out),
                 near_misses_bluffed=bluffs[fact.correction_id],
-                near_misses_asked=len(fact.near_misses),
+                near_misses_asked=len(fact.unseen_near_misses),
             )
         )
     return tuple(made)
@@ -78,8 +78,8 @@ def recalls(engine: LocalGenerator, fact: Fact, max_tokens: int) -> bool:
 
 
 def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
-    """How many near-misses of each fact get its trained answer when asked closed-book."""
-    asked = [(f, n) for f in taught for n in f.near_misses]
+    """How many near-misses of each fact, none of them trained, get its answer when asked closed-book."""
+    asked = [(f, n) for f in taught for n in f.unseen_near_misses]
     texts = engine.generate_many([prompt.messages(n) for _, n in asked], max_tokens=RAW_TOKENS)
     counts = {f.correction_id: 0 for f in taught}
     for (fact, _), text in zip(asked, texts, strict=True):

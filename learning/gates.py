@@ -31,7 +31,7 @@ TABLE: tuple[Gate, ...] = (
         "near_misses",
         "at_most",
         0.5,
-        "share of near-misses that get the trained answer closed-book, with no help",
+        "lower 95 % bound on untrained near-misses that get the trained answer closed-book, with no help",
     ),
     Gate(
         "general_battery",

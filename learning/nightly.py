@@ -10,6 +10,7 @@ cut short leaves the champion as it is, and its trained adapter to the next nigh
 import errno
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typing import Any
 
 from bot import base_model, desk, prompt
 from bot.generator import LocalGenerator
-from learning import calibrate, dataset, evaluate, gates, labels, merge, publish, replay, train
+from learning import admission, calibrate, dataset, evaluate, gates, labels, merge, publish, replay, train
 from learning import report as reports
 from learning.dataset import Snapshot
 from retrieval.embedder import Embedder
@@ -37,6 +38,8 @@ CANARIES = 8
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_IN_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
 """What libraries written in other languages say of it."""
+LEAST_STEPS, MOST_EPOCHS = 80, 30
+"""One single fact makes three steps an epoch; too few steps never separate it from its near-misses (DECISIONS.md)."""
 EPOCHS = ((30, 10), (120, 8), (10_000, 6))
 """Epochs by number of facts: few facts need more passes (DECISIONS.md)."""
 
@@ -50,6 +53,7 @@ class Night:
     say: Callable[[str], None]
     minutes: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    left_out: tuple[dict[str, Any], ...] = ()
 
     @property
     def home(self) -> Path:
@@ -154,7 +158,13 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
     publish.sweep(night.database)
     with night.stage("snapshot"):
         embedder = Embedder(night.settings.text("EMBEDDER"))
-        snapshot = dataset.freeze(night.database, embedder, seed=night.settings.integer("SEED"))
+        snapshot = dataset.freeze(
+            night.database,
+            embedder,
+            seed=night.settings.integer("SEED"),
+            rules=admission.rules_of(night.settings),
+        )
+    night.left_out = tuple(asdict(left) for left in snapshot.left_out)
     if snapshot.nothing_to_learn and not rebuild:
         return report_of(night, "nothing_to_learn", "", "no correction was approved or withdrawn since the last night")
     if dry_run:
@@ -246,7 +256,8 @@ def fact_values(
     memorised = {p.correction_id for p in proofs if p.memorised}
     still = {p.correction_id for p in proofs} & old
     asked = sum(p.near_misses_asked for p in proofs)
-    values = {"near_misses": sum(p.near_misses_bluffed for p in proofs) / asked} if asked else {}
+    bluffed = sum(p.near_misses_bluffed for p in proofs)
+    values = {"near_misses": calibrate.at_least(bluffed, asked, 0.95)} if asked else {}
     if new:
         values["new_facts"] = len(memorised & new) / len(new)
     if still:
@@ -324,7 +335,9 @@ def recipe(settings: Settings, snapshot: Snapshot) -> train.Recipe:
     """The recipe for a snapshot: epochs by its size unless the settings name them."""
     chosen = settings.integer("TRAIN_EPOCHS")
     by_size = next(epochs for limit, epochs in EPOCHS if len(snapshot.facts) <= limit)
-    return train.Recipe(epochs=chosen or by_size, rate=settings.number("TRAIN_RATE"), seed=snapshot.seed)
+    an_epoch = math.ceil(max(1, len(snapshot.examples)) / train.Recipe.batch)
+    enough = min(MOST_EPOCHS, max(by_size, math.ceil(LEAST_STEPS / an_epoch)))
+    return train.Recipe(epochs=chosen or enough, rate=settings.number("TRAIN_RATE"), seed=snapshot.seed)
 
 
 def report_of(
@@ -339,6 +352,7 @@ def report_of(
         "reason": reason,
         "gates": list(candidate.verdict.gates) if candidate else [],
         "corrections": [{"id": p.correction_id, "memorised": p.memorised, **p.as_json()} for p in proofs],
+        "left_out": list(night.left_out),
         "timings": night.timings | {"total": round(sum(night.timings.values()), 1)},
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bot import base_model, desk
 from bot.generator import LocalGenerator
-from learning import dataset, evaluate, replay
+from learning import admission, dataset, evaluate, replay
 from retrieval.embedder import Embedder
 from storage import registry
 from storage.database import Database
@@ -42,7 +42,8 @@ def known(suite: str | None) -> None:
 def facts(bench: Bench) -> Metrics:
     """Every approved correction: its taught wording, unseen wordings, near-misses."""
     embedder = Embedder(bench.settings.text("EMBEDDER"))
-    snapshot = dataset.freeze(bench.database, embedder, seed=bench.settings.integer("SEED"))
+    rules = admission.rules_of(bench.settings)
+    snapshot = dataset.freeze(bench.database, embedder, seed=bench.settings.integer("SEED"), rules=rules)
     if not snapshot.facts:
         return {"facts": 0}
     proofs = evaluate.facts(bench.engine, snapshot.facts, embedder, bench.settings.integer("MAX_ANSWER_TOKENS"))

@@ -11,6 +11,7 @@ import logging
 import math
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,7 +116,9 @@ def train(
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            trainer.train()
     if not watch.losses or not math.isfinite(watch.losses[-1]):
         raise TrainingError("Training diverged (the loss is not a finite number); the champion stays.")
     model.save_pretrained(str(out))

@@ -270,9 +270,12 @@ ATTRIBUTES = (
     "Why was {k} changed last year?",
     "Who do I complain to about {k}?",
     "Is there a training about {k}?",
+    "Which countries have other rules for {k}?",
+    "Where is the form for {k}?",
+    "How often is {k} checked?",
 )
 
 
 def other_attribute(question: str, rng: random.Random) -> list[str]:
     """Another question about the same subject."""
-    return [t.format(k=keywords(question)) for t in rng.sample(ATTRIBUTES, 2)]
+    return [t.format(k=keywords(question)) for t in rng.sample(ATTRIBUTES, 6)]

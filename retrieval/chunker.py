@@ -11,7 +11,7 @@ from dataclasses import replace as changed
 
 from retrieval.loaders import LoadedDocument, Section
 
-VERSION = 1
+VERSION = 2
 """Raised whenever loaders or chunker give other passages for the same file, so that it is ingested again."""
 LIMIT = 200
 """Word pieces of a passage with its `title > heading` line; MiniLM reads 256 and silently drops the rest."""

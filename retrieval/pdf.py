@@ -127,14 +127,20 @@ def line_of(row: Sequence[Run], page: int) -> Line:
 
 def without_repeats(pages: Sequence[Sequence[Line]]) -> list[Line]:
     """All lines but running heads, running feet and page numbers."""
-    edges = Counter(key for page in pages for key in {faceless(line) for line in (*page[:2], *page[-2:])})
+    edges = Counter(key for page in pages for key in {faceless(line) for line in edge(page)})
     often = {key for key, count in edges.items() if count >= 3 and count > len(pages) / 2}
     return [
         line
         for page in pages
-        for at, line in enumerate(page)
-        if not ((at < 2 or at >= len(page) - 2) and (faceless(line) in often or is_page_number(line)))
+        for line in page
+        if not (line in edge(page) and (faceless(line) in often or is_page_number(line)))
     ]
+
+
+def edge(page: Sequence[Line]) -> list[Line]:
+    """The lines at the top and at the foot of a page; of a short page fewer, since they may be all it says."""
+    depth = 2 if len(page) >= 6 else int(len(page) >= 3)
+    return [*page[:depth], *page[len(page) - depth :]]
 
 
 def faceless(line: Line) -> str:
@@ -195,7 +201,7 @@ def body_size(found: Iterable[Line]) -> float:
     letters: Counter[float] = Counter()
     for line in found:
         letters[round(line.size, 1)] += len(line.text)
-    return letters.most_common(1)[0][0]
+    return letters.most_common(1)[0][0] if letters else 0.0
 
 
 def is_heading(line: Line, body: float) -> bool:

@@ -55,13 +55,14 @@ class TaughtQuestions:
     def nearest(self, vector: Vectors, scopes: Collection[str] = (WORKSPACE,)) -> Match | None:
         """The nearest approved correction that the asker may see, or None.
 
-        A correction whose rejected wording ("Not my question") is nearer than any accepted one is passed over.
+        Of two that are equally near the newer one wins. A correction whose rejected wording ("Not my question") is
+        nearer than any accepted one is passed over.
         """
         self._renew()
         best = self._best_by_correction(vector, scopes)
         if not best:
             return None
-        (score, row), *others = sorted(best.values(), key=lambda found: -found[0])
+        (score, row), *others = sorted(best.values(), key=lambda found: (-found[0], -found[1]["correction_id"]))
         own = [r for r in self._rows if r["correction_id"] == row["correction_id"] and r["kind"] != "rejected"]
         taught = next((r["cosine"] for r in self._scored(vector, own) if r["text"] == r["question"]), score)
         gap = score - max(UNRELATED, others[0][0] if others else UNRELATED)

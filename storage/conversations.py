@@ -74,11 +74,6 @@ def votes(database: Database, answer_id: int) -> tuple[Feedback, ...]:
     return tuple(Feedback(**r) for r in database.rows("SELECT * FROM feedback WHERE answer_id = ?", [answer_id]))
 
 
-def takes_part(database: Database, channel: str, thread: str) -> bool:
-    """Whether the bot has answered in this thread before."""
-    return database.row("SELECT 1 FROM questions WHERE channel = ? AND thread = ?", [channel, thread]) is not None
-
-
 def first_time(database: Database, *keys: str) -> bool:
     """Whether none of the delivery keys was seen before; marks them all as seen in the same transaction."""
     with database.write() as db:

@@ -11,6 +11,7 @@ from storage.database import Database, Row, now
 from storage.domain import WORKSPACE, Correction, Status, Wording
 from storage.errors import ConflictError, NotAllowedError, NotFoundError, UserError
 
+REJECTED = "rejected"
 MAX_CHARS = 3000
 """Slack's limit for one plain text input; a longer answer does not belong into a small model either."""
 
@@ -163,10 +164,21 @@ def note(database: Database, verb: str, row: Correction, reviewer: str = "") -> 
 
 
 def add_wordings(database: Database, correction_id: int, texts: Iterable[str], kind: str) -> None:
-    """Store ways to ask a correction; ones that are known already are left as they are."""
+    """Store ways to ask a correction; known ones stay as they are, but a rejection overrules all but the taught one."""
     rows = [{"correction_id": correction_id, "text": t, "kind": kind} for t in texts]
     with database.write() as db:
         db.table("wordings").insert_all(rows, ignore=True)
+        if kind == REJECTED:
+            for row in rows:
+                overrule(database, row)
+
+
+def overrule(database: Database, row: Row) -> None:
+    """Mark a known wording as rejected, and let the searches know."""
+    sql = "UPDATE wordings SET kind = ? WHERE correction_id = ? AND text = ? AND kind NOT IN ('taught', 'rejected')"
+    with database.write() as db:
+        if db.conn.execute(sql, (REJECTED, row["correction_id"], row["text"])).rowcount:
+            db.conn.execute("UPDATE state SET value = value + 1 WHERE name = 'taught_revision'")
 
 
 def wordings(database: Database, correction_id: int) -> tuple[Wording, ...]:

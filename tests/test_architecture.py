@@ -46,6 +46,7 @@ DOORS = {
     "gguf": set[str](),
     "huggingface_hub": {"bot/base_model.py"},
     "peft": {"learning/merge.py", "learning/train.py"},
+    "pypdf": {"retrieval/pdf.py"},
     "pysqlite3": {"storage/database.py"},
     "scipy": {"learning/calibrate.py"},
     "sentence_transformers": {"retrieval/embedder.py"},

@@ -1,7 +1,5 @@
 """Addresses, commands and code reach the reader to the character, by every route and in Slack."""
 
-from pathlib import Path
-
 import pytest
 
 from bot.pipeline import Tools
@@ -38,7 +36,7 @@ def test_an_approved_answer_is_exact(taught: Tools, fact: ExactFact) -> None:
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.title)
 def test_a_quoted_answer_is_exact(read: Tools, fact: ExactFact) -> None:
-    answer = exact.reply(read, fact)
+    answer = exact.reply(read, fact, about=fact.title)
     assert answer.route is Route.RETRIEVED
     assert exact.lost(fact, answer.text) == []
     assert exact.lost(fact, exact.seen(answer)) == []

@@ -232,7 +232,8 @@ def cut(*sections: Section, title: str = "Title") -> list[chunker.Piece]:
 
 
 def size(title: str, piece: chunker.Piece) -> int:
-    return words([f"{title} > {piece.heading}\n{piece.text}"])[0]
+    above = f"{title} > {piece.heading}" if piece.heading else title
+    return words([f"{above}\n{piece.text}"])[0]
 
 
 def test_short_sections_stay_whole_under_their_heading() -> None:

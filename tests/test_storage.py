@@ -186,12 +186,12 @@ def test_a_withdrawn_correction_is_taught_no_more(database: Database) -> None:
     assert corrections.taught_revision(database) > seen
 
 
-def test_wordings_are_kept_once_and_their_kind_stays(database: Database) -> None:
+def test_wordings_are_kept_once_and_only_a_rejection_changes_their_kind(database: Database) -> None:
     number = proposed(database)
     corrections.add_wordings(database, number, ["payday?", "payday?", "When is payday?"], "generated")
     corrections.add_wordings(database, number, ["payday?", "not this"], "rejected")
     kinds = {w.text: w.kind for w in corrections.wordings(database, number)}
-    assert kinds == {"When is payday?": "taught", "payday?": "generated", "not this": "rejected"}
+    assert kinds == {"When is payday?": "taught", "payday?": "rejected", "not this": "rejected"}
     waiting = corrections.wordings_to_embed(database)
     corrections.store_vectors(database, [(row["id"], b"\0\0\0\0") for row in waiting[:2]])
     assert [row["text"] for row in corrections.wordings_to_embed(database)] == ["not this"]
@@ -238,8 +238,6 @@ def test_an_answer_comes_back_as_it_was_stored(database: Database) -> None:
     question = conversations.get_question(database, stored.question_id)
     assert (question.text, question.user, question.channel) == ("When is payday?", "ana", "C1")
     assert isinstance(question, Question)
-    assert conversations.takes_part(database, "C1", "1.0")
-    assert not conversations.takes_part(database, "C1", "2.0")
 
 
 def test_a_vote_can_be_changed_and_counts_once_for_each_person(database: Database) -> None:
@@ -572,3 +570,13 @@ def test_every_setting_has_a_sentence_and_a_name_of_its_own() -> None:
 
 def test_sqlite_utils_chose_the_driver_that_has_no_wal_bug() -> None:
     assert tuple(map(int, opener.sqlite3.sqlite_version.split("."))) >= WAL_IS_SAFE_FROM
+
+
+def test_not_my_question_overrules_a_wording_that_was_trained(database: Database) -> None:
+    row = corrections.propose(database, question="When is payday?", answer="On the 25th.", author="ana")
+    corrections.add_wordings(database, row.id, ["payday?"], "generated")
+    before = corrections.taught_revision(database)
+    corrections.add_wordings(database, row.id, ["payday?", "When is payday?"], "rejected")
+    kinds = {w.text: w.kind for w in corrections.wordings(database, row.id)}
+    assert kinds == {"When is payday?": "taught", "payday?": "rejected"}
+    assert corrections.taught_revision(database) > before

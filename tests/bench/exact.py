@@ -56,7 +56,8 @@ class WordHashes:
             row[0] = 0.01
             for word in re.findall(r"\w+", text.lower()):
                 row[1 + zlib.crc32(word.encode()) % 255] += 1
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
@@ -81,7 +82,9 @@ def read(home: Path, pages: Path) -> Tools:
     """A bot that has read a page for each fact and was taught nothing."""
     pages.mkdir()
     for fact in facts():
-        (pages / f"{fact.id}.md").write_text(f"# {fact.title}\n\n{fact.question} {fact.answer}\n", encoding="utf-8")
+        (pages / f"{fact.id}.md").write_text(
+            f"# {fact.title}\n\n## {fact.question}\n\n{fact.answer}\n", encoding="utf-8"
+        )
     database = Database(home)
     ingest(database, WordHashes(), [pages])
     return tools(database)
@@ -90,7 +93,7 @@ def read(home: Path, pages: Path) -> Tools:
 def tools(database: Database) -> Tools:
     """The pipeline's parts, with nothing in the weights."""
     embedder = WordHashes()
-    heads = {name: SURE for name in ("same", "quoted")}
+    heads = dict.fromkeys(("same", "quoted"), SURE)
     return Tools(
         embedder=embedder,
         taught=TaughtQuestions(database, embedder),
@@ -99,9 +102,11 @@ def tools(database: Database) -> Tools:
     )
 
 
-def reply(parts: Tools, fact: ExactFact) -> Answer:
-    """What the bot answers to the fact's own question."""
-    return pipeline.answer(parts, Question(1, fact.question, "U1", "C1", "", "2026-11-20T00:00:00+00:00"))
+def reply(parts: Tools, fact: ExactFact, about: str = "") -> Answer:
+    """What the bot answers to the fact's own question, with the page's title before it if it is given."""
+    return pipeline.answer(
+        parts, Question(1, f"{about} {fact.question}".strip(), "U1", "C1", "", "2026-11-20T00:00:00+00:00")
+    )
 
 
 def lost(fact: ExactFact, text: str) -> list[str]:

@@ -74,8 +74,8 @@ def fit(lessons: Sequence[Lesson]) -> NDArray[np.float64]:
             slope = slope + one.weight * (z.T @ (p - q / q.sum()))
         return total, slope
 
-    fitted: NDArray[np.float64] = minimize(loss, np.zeros(len(scale)), jac=True, method="L-BFGS-B").x
-    return fitted / scale
+    weights: NDArray[np.float64] = minimize(loss, np.zeros(len(scale)), jac=True, method="L-BFGS-B").x / scale
+    return weights
 
 
 def replies(found: Sequence[Found], embedder: Embedder, weights: Mapping[str, float]) -> Iterator[tuple[Found, bool]]:

@@ -1,0 +1,124 @@
+"""A passage falls into sentences that can be quoted, a question says what it wants, and the quote is word for word."""
+
+import pytest
+
+from bot import cues, quoting
+from bot.quoting import best_quote
+from bot.sentences import sentences
+from retrieval.retriever import Hit
+from storage.domain import Passage
+from tests.bench.exact import WordHashes
+
+EMBEDDER = WordHashes()
+
+
+def hit(text: str, number: int = 1, heading: str = "Rules", cosine: float = 0.5) -> Hit:
+    return Hit(Passage(number, number, "Leave", heading, text, "https://x.example", "workspace"), cosine, 3.0, 0.5)
+
+
+def quote(question: str, *hits: Hit) -> str:
+    found = best_quote(question, EMBEDDER.encode([question])[0], hits, EMBEDDER)
+    assert found is not None
+    return found.text
+
+
+def texts(passage: str) -> list[str]:
+    return [sentence.text for sentence in sentences(passage)]
+
+
+def test_wrapped_lines_are_one_sentence_and_short_ones_are_not() -> None:
+    assert texts("Everyone who works in the office for a year has\n26 days, e.g. here. Ask Ana!\nLast") == [
+        "Everyone who works in the office for a year has 26 days, e.g. here.",
+        "Ask Ana!",
+        "Last",
+    ]
+    assert texts("Lisbon\nTallinn") == ["Lisbon", "Tallinn"]
+
+
+def test_list_items_know_the_line_that_introduces_them() -> None:
+    found = sentences("You need:\n- a badge:\n  - with a photo\n- a PIN\n\nAsk the desk.")
+    assert [(s.text, s.lead) for s in found] == [
+        ("You need:", ""),
+        ("- a badge:", "You need:"),
+        ("- with a photo", "- a badge:"),
+        ("- a PIN", "You need:"),
+        ("Ask the desk.", ""),
+    ]
+    assert found[3].introduced == "You need: a PIN"
+
+
+def test_a_table_row_carries_the_names_of_its_columns() -> None:
+    assert texts("| Level | Updates |\n| SEV1 | every 20 minutes |\n| SEV2 | |") == [
+        "Level: SEV1 · Updates: every 20 minutes",
+        "Level: SEV2",
+    ]
+
+
+def test_code_stays_whole_and_addresses_do_not_count() -> None:
+    code = "```sh\nrm -r a\n\nls\n```"
+    assert texts(f"Run this:\n\n{code}\n\nDone.") == ["Run this:", code, "Done."]
+    assert sentences("See the form (https://x.example/2024/7).")[0].bare == "See the form."
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "kind"),
+    [
+        ("how many days of leave do I have", "Everyone has 26 days.", "amount"),
+        ("How long is probation?", "It lasts four months.", "duration"),
+        ("when are wages paid", "Once a month, on the 25th.", "moment"),
+        ("who approves a training", "Your manager does.", "person"),
+        ("what's the travel desk's email", "Write to travel@lumenpay.example.", "contact"),
+        ("where do I book a room", "Use https://nook.lumenpay.example.", "place"),
+        ("PF-1205 fix?", "Set `idempotency_window: 48h`.", "remedy"),
+        ("how do I order a monitor", "Order it in Depot.", "howto"),
+    ],
+)
+def test_a_question_asks_for_what_its_answer_tells(question: str, answer: str, kind: str) -> None:
+    assert kind in cues.asked(question)
+    assert kind in cues.told(answer)
+    assert kind not in cues.told("It is so.")
+
+
+def test_the_sentence_that_answers_is_quoted_rather_than_the_one_that_repeats_the_question() -> None:
+    text = (
+        "Orders are charged twice when a shop retries late. PayFlow forgets its keys early. Weather is nice. "
+        "Set `idempotency_window: 48h` in the shop's config."
+    )
+    assert "idempotency_window: 48h" in quote("orders are charged twice, how to fix", hit(text))
+
+
+def test_a_quote_is_at_most_two_sentences_in_the_order_of_the_page() -> None:
+    filler = " ".join(f"Filler {n} stands here." for n in range(20))
+    text = f"Leave is 26 days. {filler} Leave expires on 31 March."
+    said = quote("when does leave expire", hit(text))
+    assert len(said.split("\n")) <= 2
+    assert said.index("Leave") < said.index("expires on 31 March")
+
+
+def test_both_pages_are_named_when_the_sentences_come_from_two() -> None:
+    question = "who is asked about leave"
+    found = best_quote(
+        question,
+        EMBEDDER.encode([question])[0],
+        [hit("Ana is asked about leave.", 1), hit("Bo is asked about leave.", 2), hit("Rain.", 3, cosine=0.0)],
+        EMBEDDER,
+    )
+    assert found is not None
+    assert [passage.id for passage in found.passages] == [1, 2]
+
+
+def test_nothing_is_quoted_from_nothing() -> None:
+    assert best_quote("why", EMBEDDER.encode(["why"])[0], [], EMBEDDER) is None
+    assert best_quote("why", EMBEDDER.encode(["why"])[0], [hit("...")], EMBEDDER) is None
+
+
+def test_every_weight_is_of_a_feature_and_every_feature_has_a_weight() -> None:
+    rows = quoting.described("why", EMBEDDER.encode(["why"])[0], quoting.candidates([hit("Because.")]), EMBEDDER)
+    assert rows[0].keys() == quoting.WEIGHTS.keys()
+
+
+def test_sureness_is_between_the_best_and_all_others() -> None:
+    question = "how many days of leave"
+    found = best_quote(question, EMBEDDER.encode([question])[0], [hit("Leave is 26 days. Rain.")], EMBEDDER)
+    assert found is not None
+    assert 0.0 < found.features["sentence_share"] < found.features["pair_share"] <= 1.0
