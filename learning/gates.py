@@ -53,6 +53,9 @@ TABLE: tuple[Gate, ...] = (
 )
 
 
+MENDED_BY_LESS = frozenset({"general_battery", "general_drift", "near_misses"})
+
+
 @dataclass(frozen=True)
 class Verdict:
     """All gates with their values; `passed` when none failed."""
@@ -63,6 +66,11 @@ class Verdict:
     def passed(self) -> bool:
         """Whether every gate that was measured passed."""
         return all(g["passed"] for g in self.gates)
+
+    @property
+    def only_forgot(self) -> bool:
+        """Whether nothing failed but what a smaller share of the adapter can mend."""
+        return {g["name"] for g in self.gates if not g["passed"]} <= MENDED_BY_LESS
 
     @property
     def reason(self) -> str:

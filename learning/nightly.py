@@ -34,6 +34,8 @@ from storage.settings import Settings
 log = logging.getLogger(__name__)
 
 PARITY_PROMPTS = 16
+SCALES = (1.0, 0.8, 0.6)
+"""Shares of the adapter that are merged in turn until one passes: less of it forgets less (WiSE-FT, DECISIONS.md)."""
 CANARIES = 8
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_IN_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
@@ -68,7 +70,7 @@ class Night:
         self.say(name)
         started = time.monotonic()
         yield
-        self.timings[name] = round(time.monotonic() - started, 1)
+        self.timings[name] = round(self.timings.get(name, 0.0) + time.monotonic() - started, 1)
 
 
 @dataclass(frozen=True)
@@ -192,25 +194,48 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     with night.stage("train"):
         fresh = rebuild or snapshot.withdrawn or not champion.adapter_path
         adapter = adapter_for(night, snapshot, base, anchors, None if fresh else champion)
+    tried = []
+    for scale in SCALES:
+        tried.append(measured(night, snapshot, embedder, anchors, base, adapter, scale))
+        if tried[-1].verdict.passed:
+            return tried[-1]
+        if not tried[-1].verdict.only_forgot:
+            break
+    return tried[0]
+
+
+def measured(
+    night: Night,
+    snapshot: Snapshot,
+    embedder: Embedder,
+    anchors: replay.Anchors,
+    base: Path,
+    adapter: Adapter,
+    scale: float,
+) -> Candidate:
+    """Merge base + scale * adapter and hold it against every gate."""
     folder = publish.workshop(night.home, adapter.version)
     with night.stage("merge"):
-        merge.merge(base, adapter.folder, folder)
-        chats = [prompt.messages(f.question) for f in snapshot.facts] + [
-            prompt.messages(a.question) for a in anchors.held_out
-        ]
-        parity = merge.prove(base, adapter.folder, folder, chats[:PARITY_PROMPTS])
+        merge.merge(base, adapter.folder, folder, scale=scale)
+        chats = [prompt.messages(f.question) for f in snapshot.facts]
+        chats += [prompt.messages(a.question) for a in anchors.held_out]
+        parity = merge.prove(base, adapter.folder, folder, chats[:PARITY_PROMPTS], scale=scale)
     with night.stage("evaluate"):
         form = night.settings.text("SERVING_FORM")
         engine = LocalGenerator(folder, form=form)
         proofs = evaluate.facts(engine, snapshot.facts, embedder, night.settings.integer("MAX_ANSWER_TOKENS"))
         before = evaluate.general_of_base(base, night.home / "cache", form, lambda: LocalGenerator(base, form=form))
+        champion = registry.get(night.database, registry.champion(night.database))
         values = {
             **fact_values(night, snapshot, proofs, champion),
             "general_battery": sum(evaluate.general(engine).values()) / max(1, sum(before.values())),
             "general_drift": evaluate.drift(engine, anchors.held_out),
             **parity_values(parity),
         }
-    return Candidate(adapter.version, folder, adapter.folder, gates.judge(values), proofs, adapter.about)
+    verdict = gates.judge(values)
+    if not verdict.passed:
+        night.say(f"with {scale:g} of the adapter: {verdict.reason}")
+    return Candidate(adapter.version, folder, adapter.folder, verdict, proofs, adapter.about | {"scale": scale})
 
 
 def adapter_for(

@@ -30,6 +30,8 @@ from learning.replay import Anchor
 from storage.errors import NightshiftError
 
 log = logging.getLogger(__name__)
+# peft asks transformers for a name that is on its way out; a night's log is for people.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PREPARED_TOGETHER = 16
@@ -116,9 +118,7 @@ def train(
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            trainer.train()
+        trainer.train()
     if not watch.losses or not math.isfinite(watch.losses[-1]):
         raise TrainingError("Training diverged (the loss is not a finite number); the champion stays.")
     model.save_pretrained(str(out))
