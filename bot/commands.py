@@ -84,7 +84,7 @@ def open_tools(context: Context) -> Iterator[tuple[Database, "Tools"]]:
     from bot import desk
 
     database = context.database()
-    tools, index = desk.open_tools(database, context.settings, own_index=True)
+    tools, index = desk.open_tools(database, context.settings, serving=False)
     try:
         yield database, tools
     finally:

@@ -70,7 +70,7 @@ class Desk:
 
     def start(self) -> str:
         """Load the models and begin to answer; returns the version that serves."""
-        self._tools, self._index = open_tools(self._database, self._settings, own_index=True)
+        self._tools, self._index = open_tools(self._database, self._settings, serving=True)
         champion = registry.champion(self._database)
         self._refused = "" if self.version == champion else champion
         self._trial_began = time.monotonic()
@@ -218,18 +218,21 @@ def answer_only(tools: Tools, text: str, *, route: str = "auto") -> Answer:
     return pipeline.answer(tools, Question(0, text, "", "", "", ""), route=route)
 
 
-def open_tools(database: Database, settings: Settings, *, own_index: bool) -> tuple[Tools, VectorIndex]:
-    """Everything an answer stands on, with the champion's weights; registers the base model at the first start."""
+def open_tools(database: Database, settings: Settings, *, serving: bool) -> tuple[Tools, VectorIndex]:
+    """Everything an answer stands on, with the champion's weights; registers the base model at the first start.
+
+    With `serving` this is the bot: a new champion is on trial, and gives way when it cannot be loaded. A single
+    command is not: its end must not count as a crash.
+    """
     ensure_base(database, settings)
     embedder = Embedder(settings.text("EMBEDDER"))
     index = VectorIndex(database.home, database)
-    if own_index:
-        index.try_open(background=True)
+    index.try_open(background=serving)
     tools = Tools(
         embedder=embedder,
         taught=TaughtQuestions(database, embedder),
         searcher=Retriever(database, embedder, index),
-        model=best_version(database, settings) if own_index else load_champion(database, settings),
+        model=best_version(database, settings) if serving else load_champion(database, settings),
         max_tokens=settings.integer("MAX_ANSWER_TOKENS"),
     )
     return tools, index

@@ -8,9 +8,9 @@ from typing import Any
 import fault_drivers
 import pytest
 
-from bot import base_model
+from bot import base_model, desk
 from learning import publish
-from storage import corrections, manifest, nights, registry, trust
+from storage import corrections, manifest, nights, registry, settings, trust
 from storage.database import Database
 from storage.errors import ConflictError, IntegrityError, OutOfSpaceError, UserError
 
@@ -165,6 +165,20 @@ def test_two_crashes_count_only_while_a_version_is_new(database: Database) -> No
     assert trust.begin_trial(database, "v1") == 0
     trust.end_trial(database, "v1", proved=True)
     assert [trust.begin_trial(database, "v1") for _ in range(3)] == [0, 0, 0]
+
+
+def test_single_commands_are_no_trial_of_a_new_champion(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "load_version", lambda database, settings, name: name)
+    champion = registry.champion(database)
+    for _ in range(trust.CRASHES + 1):
+        tools, index = desk.open_tools(database, settings.load({}), serving=False)
+        index.close()
+        assert tools.model == champion
+    assert trust.trials(database, champion) == 0
+    desk.open_tools(database, settings.load({}), serving=True)[1].close()
+    assert trust.trials(database, champion) == 1
 
 
 def test_a_refused_champion_gives_way_for_good(home: Path, database: Database) -> None:
