@@ -176,7 +176,7 @@ ensure_browser() {
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium chromium-driver; } \
       >>"$LOG" 2>&1 </dev/null && return
   fi
-  say "no Chromium with chromedriver here, so the browser tests are skipped: install chromium and chromium-driver"
+  say "no Chromium with chromedriver here, so the browser tests will be skipped: install chromium and chromium-driver"
 }
 
 # Sourcing the file gives its functions only.
