@@ -148,7 +148,7 @@ def source_link(source: Source) -> str:
 
 def provenance(answer: Answer) -> str:
     """Where an answer comes from and how sure it is, in words."""
-    if answer.route is Route.ABSTAINED:
+    if answer.route is Route.ABSTAINED or related(answer):
         return origin(answer)
     return f"{origin(answer)} · {certainty(answer.confidence)}"
 
@@ -156,7 +156,7 @@ def provenance(answer: Answer) -> str:
 def origin(answer: Answer) -> str:
     """Where an answer comes from, in words."""
     if related(answer):
-        return "The answer to a neighbouring question"
+        return "The answer to a neighbouring question, perhaps not to yours"
     if answer.style is Style.QUOTED:
         return "Quoted from documents"
     return {

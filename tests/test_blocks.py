@@ -178,6 +178,7 @@ def test_a_related_answer_puts_the_question_first_and_claims_nothing() -> None:
     first = answer_views.answer_posts(answer_with(style=Style.RELATED, confidence=0.7))[0]
     assert first.blocks[0]["text"]["text"] == "The closest I was taught: *How long is leave?*"
     assert "From memory" not in json.dumps(first.blocks)
+    assert "sure" not in json.dumps(first.blocks)
     assert first.text.startswith("The closest I was taught")
 
 
