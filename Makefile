@@ -37,7 +37,7 @@ run: setup ## Connect the bot to Slack (needs SLACK_BOT_TOKEN and SLACK_APP_TOKE
 nightly: setup ## Train on the approved corrections now, as cron does by night
 	$(NIGHTSHIFT) nightly
 
-bench-learning: setup ## Measure learning and forgetting: 60 facts, three seeds (about an hour on 2 cores)
+bench-learning: setup ## Measure learning and forgetting: 60 facts, three seeds (an hour or more on 2 cores)
 	$(PYTHON_IN_VENV) tests/bench/learning.py
 
 bench-answer: setup ## Measure finding, quoting and exact copying (some minutes; run it alone)
