@@ -26,7 +26,7 @@ from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
 from storage import conversations, corrections, manifest, nights, registry, trust
 from storage.database import Database
-from storage.domain import WORKSPACE, Answer, Question
+from storage.domain import WORKSPACE, Answer
 from storage.errors import BusyError, IntegrityError, NightshiftError, UserError
 from storage.settings import Settings
 
@@ -211,11 +211,6 @@ def answer_and_store(database: Database, tools: Tools, asked: Asked) -> Answer:
     question = conversations.ask(database, asked.text.strip(), **place)
     reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route)
     return replace(reply, id=conversations.answer(database, reply))
-
-
-def answer_only(tools: Tools, text: str, *, route: str = "auto") -> Answer:
-    """Answer without storing anything; the night measures with it."""
-    return pipeline.answer(tools, Question(0, text, "", "", "", ""), route=route)
 
 
 def open_tools(database: Database, settings: Settings, *, serving: bool) -> tuple[Tools, VectorIndex]:

@@ -6,7 +6,6 @@ re-asks and other wordings, some near-misses, some unknown questions. It knows n
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -138,13 +137,3 @@ def at_least(hits: float, items: float, sureness: float) -> float:
     from scipy.stats import beta
 
     return 0.0 if hits <= 0 else float(beta.ppf(1 - sureness, hits, items - hits + 1))
-
-
-def reliability(p: NDArray[np.float64], y: NDArray[np.int64], bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al., 2015) with equal-width bins."""
-    total = 0.0
-    for k in range(bins):
-        inside = (p >= k / bins) & (p < (k + 1) / bins if k < bins - 1 else p <= 1)
-        if inside.any():
-            total += inside.mean() * abs(float(p[inside].mean()) - float(y[inside].mean()))
-    return total if math.isfinite(total) else 1.0

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from storage import audit, corrections, manifest, registry, settings, trust  # noqa: E402
-from storage.database import Database  # noqa: E402
+from storage.database import Database, now  # noqa: E402
 from storage.domain import Memory, ModelVersion  # noqa: E402
 
 REPORT = "FAULTS_REPORT"
@@ -35,6 +35,18 @@ FACTS = {
     "What does error PF-101 mean?": "The card was refused by its bank.",
     "Where are bicycles parked?": "In the yard behind building C.",
 }
+
+
+def published(database: Database, name: str) -> Path:
+    """A small sealed model folder, registered and made champion."""
+    folder = database.home / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(name.encode() * 1000)
+    digest = manifest.seal(folder, {"version": name, "audit": audit.head(database).as_json()})
+    version = ModelVersion(name, "base", now(), str(folder), "", digest, "", 1, (), {})
+    registry.register(database, version)
+    registry.promote(database, name)
+    return folder
 
 
 def record(name: str, **figures: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from fault_drivers import published
 
 from storage import audit, backup, conversations, corrections, export, manifest, registry
 from storage import database as opener
@@ -46,18 +47,6 @@ def questions(home: Path) -> list[str]:
         return [row.question for row in corrections.in_status(database)]
     finally:
         database.close()
-
-
-def published(database: Database, name: str) -> Path:
-    """A small sealed model folder, registered and made champion."""
-    folder = database.home / "models" / name
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(name.encode() * 1000)
-    digest = manifest.seal(folder, {"version": name, "audit": audit.head(database).as_json()})
-    version = ModelVersion(name, "base", opener.now(), str(folder), "", digest, "", 1, (), {})
-    registry.register(database, version)
-    registry.promote(database, name)
-    return folder
 
 
 def intact(home: Path) -> bool:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fault_drivers import published
 
 from bot import checkup
-from storage import audit, backup, corrections, manifest, nights, registry
+from storage import backup, corrections, manifest, nights, registry
 from storage import database as opener
 from storage import settings as settings_table
 from storage.database import Database
-from storage.domain import ModelVersion
 
 KEEP = 3
 
@@ -22,18 +22,6 @@ def database(home: Path) -> Database:
     row = corrections.propose(opened, question="What is 1?", answer="It is 1.", author="U1")
     corrections.approve(opened, row.id, "U2")
     return opened
-
-
-def published(database: Database, name: str) -> Path:
-    """A small sealed model folder, registered and made champion."""
-    folder = database.home / "models" / name
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(name.encode() * 1000)
-    digest = manifest.seal(folder, {"version": name, "audit": audit.head(database).as_json()})
-    version = ModelVersion(name, "base", opener.now(), str(folder), "", digest, "", 1, (), {})
-    registry.register(database, version)
-    registry.promote(database, name)
-    return folder
 
 
 def published_before(database: Database) -> None:
