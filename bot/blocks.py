@@ -32,8 +32,9 @@ from slack_sdk.models.views import View
 
 from bot import forms, safety
 from bot.teaching import Conflict
+from storage.corrections import in_words
 from storage.domain import Correction
-from storage.evidence import stamp
+from storage.evidence import proof_in_words, stamp
 
 Block = dict[str, Any]
 Pressable = ButtonElement | OverflowMenuElement
@@ -102,9 +103,7 @@ def menu(action: str, options: Sequence[tuple[str, str]]) -> OverflowMenuElement
 def feedback(answer_id: int) -> Block:
     """Slack's own thumbs."""
     up = FeedbackButtonObject(text="Good answer", accessibility_label="Good answer", value=f"up:{answer_id}")
-    down = FeedbackButtonObject(
-        text="Bad answer", accessibility_label="Bad answer", value=f"down:{answer_id}"
-    )
+    down = FeedbackButtonObject(text="Bad answer", accessibility_label="Bad answer", value=f"down:{answer_id}")
     thumbs = FeedbackButtonsElement(action_id="feedback", positive_button=up, negative_button=down)
     return ContextActionsBlock(elements=[thumbs]).to_dict()
 
@@ -143,9 +142,7 @@ def longer(text: str) -> tuple[Post, ...]:
 # --- modals ---
 
 
-def modal(
-    callback: str, title: str, submit: str, blocks: Sequence[Block | InputBlock], metadata: Any
-) -> Block:
+def modal(callback: str, title: str, submit: str, blocks: Sequence[Block | InputBlock], metadata: Any) -> Block:
     """A modal view; `metadata` comes back with the submission."""
     view = View(
         type="modal",
@@ -248,6 +245,7 @@ def review_card(
     *,
     given: str = "",
     proof: dict[str, Any] | None = None,
+    held_with: Sequence[int] = (),
 ) -> Post:
     """A correction with all that a reviewer needs: buttons while it is pending, else who decided."""
     blocks = [
@@ -258,6 +256,8 @@ def review_card(
     if given.strip():
         blocks.append(section(f"*The bot said*\n{safety.clip(given, 900)}"))
     blocks += [versus(row, conflict) for conflict in conflicts[:2]]
+    if held_with:
+        blocks.append(section(f":no_entry: *Held*: nearly the same as {in_words(held_with)}. Look closer first."))
     blocks.append(context(card_line(row)))
     if proof:
         blocks.append(context(proof_line(proof)))
@@ -302,9 +302,7 @@ def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[
     """Approve, edit, reject; and one press for replacing the correction that this one contradicts."""
     value = card_value(row, conflicts)
     rivals = [c for c in conflicts if c.kind == "contradiction" and c.correction_id != row.supersedes]
-    replace = (
-        [button(f"Approve, withdraw {rivals[0].correction_id}", "approve_replacing", value)] if rivals else []
-    )
+    replace = [button(f"Approve, withdraw {rivals[0].correction_id}", "approve_replacing", value)] if rivals else []
     return [
         button("Approve", "approve", value, "primary"),
         *replace,
@@ -325,9 +323,4 @@ def closer_look(row: Correction, conflicts: Sequence[Conflict] = ()) -> ButtonEl
 
 def proof_line(proof: dict[str, Any]) -> str:
     """What was measured of a correction in the serving model."""
-    held = "in the weights" if proof.get("memorised") else "not in the weights yet"
-    told = {k: v for k, v in proof.items() if k != "memorised" and isinstance(v, str | int | float)}
-    figures = "; ".join(
-        f"{k.replace('_', ' ')} {round(v, 3) if isinstance(v, float) else v}" for k, v in told.items()
-    )
-    return f"Proof: {held}" + (f" ({safety.inline(figures, 600)})" if figures else "")
+    return f"Proof: {safety.inline(proof_in_words(proof), 600)}"

@@ -10,13 +10,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bot import base_model
-from storage import audit, backup, documents, manifest, nights, registry
+from bot import modelserver, prompt, remote
+from storage import audit, backup, documents, manifest, nights, registry, shipped
 from storage.database import BACKUPS, Database, file_lock, journal_mode, known_steps
 from storage.domain import Status
 from storage.errors import NightshiftError
@@ -26,8 +27,12 @@ Check = dict[str, Any]
 LEAST_FREE_GB = 4
 LEAST_MEMORY_GB = 1.5
 """Available memory that the serving model and a swap to its successor need."""
+ENGINE_SECONDS = 10.0
+"""Longest time that one question to a model server may take here."""
 NIGHT_AGE = timedelta(hours=48)
 BACKUP_AGE = timedelta(days=7)
+TOLERANCE = timedelta(minutes=10)
+"""Clocks that are corrected by so much are no fault."""
 NAME_OF_REQUIREMENT = re.compile(r"[\w.-]+")
 TOKENS = {"SLACK_BOT_TOKEN": r"xoxb-[\w-]{10,}", "SLACK_APP_TOKEN": r"xapp-[\w-]{10,}"}
 
@@ -45,6 +50,8 @@ def run(database: Database, settings: Settings) -> list[Check]:
         ("disk", lambda: disk(database.home)),
         ("memory", memory),
         ("base_model", lambda: base(settings)),
+        ("embedder", lambda: embedder(settings)),
+        ("engine", lambda: engine(database, settings)),
         ("champion", lambda: champion(database)),
         ("models", lambda: models(database)),
         ("documents", lambda: passages(database)),
@@ -151,7 +158,7 @@ def backups(home: Path) -> str:
     found = backup.listed(home / BACKUPS)
     if not found:
         return "none in the home folder; run 'nightshift backup' every day"
-    age = datetime.now(UTC) - datetime.fromisoformat(backup.told(found[-1])["created_at"])
+    age = age_of(backup.told(found[-1])["created_at"])
     if age > BACKUP_AGE:
         raise NightshiftError(f"the newest of {len(found)} is {age.days} days old; run 'nightshift backup' every day")
     return f"{len(found)}, the newest {hours(age)} old"
@@ -165,9 +172,14 @@ def passages(database: Database) -> str:
 
 def index(database: Database) -> str:
     """Whether the vector index is what SQLite says it must be. Raises NightshiftError with what is wrong."""
-    from retrieval import probe
+    from retrieval import crashes, probe
 
     pointer = database.home / "index" / "current"
+    if (deaths := crashes.count_of(pointer.with_name(crashes.COUNT))) >= crashes.MOST:
+        raise NightshiftError(
+            f"it ended the bot {deaths} times in a row, so every search is exact; "
+            f"stop the bot and delete {pointer.parent} to try it again"
+        )
     if not pointer.is_file():
         return "not built; the bot builds it when it starts, and searches exactly until then"
     try:
@@ -184,11 +196,39 @@ def index(database: Database) -> str:
 
 
 def base(settings: Settings) -> str:
-    """Whether the base model can be found."""
-    name = settings.text("BASE_MODEL")
-    if name == "embedded" and not base_model.gguf_file().is_file():
-        raise NightshiftError("the embedded model is not installed; run 'make setup'")
-    return name
+    """Whether the base model is there, and is to the last bit what shipped. Raises NightshiftError when not."""
+    return whole(settings.text("BASE_MODEL"), shipped.MODEL)
+
+
+def embedder(settings: Settings) -> str:
+    """The same of the sentence model."""
+    return whole(settings.text("EMBEDDER"), shipped.EMBEDDER)
+
+
+def whole(name: str, weights: shipped.Weights) -> str:
+    """What a setting names; the embedded weights are compared with their SHA-256."""
+    if name != "embedded":
+        return name
+    return f"{name}: {shipped.verified(weights).name}, whose hash matches"
+
+
+def engine(database: Database, settings: Settings) -> str:
+    """Whether the model server offers what it is for, with log-probabilities. Raises NightshiftError when not."""
+    server = modelserver.configured(settings)
+    if server is None:
+        return "none; the model answers from this machine"
+    serves = settings.text("ENGINE_ROLE") == "serve"
+    version = registry.alias(database, "champion") or registry.BASE
+    wanted = [name for name in (version if serves else "", settings.text("ENGINE_MODEL")) if name]
+    if not wanted:
+        raise NightshiftError("it is there to help but NIGHTSHIFT_ENGINE_MODEL names no model")
+    quick = replace(server, seconds=min(server.seconds, ENGINE_SECONDS))
+    offered = quick.models()
+    for name in wanted:
+        if name not in offered:
+            raise NightshiftError(f"{server.address} offers {remote.named(offered)} and not {name}")
+        quick.chat(name, prompt.messages("Are you there?"), max_tokens=1)
+    return f"{server.address} offers {' and '.join(wanted)} with log-probabilities"
 
 
 def champion(database: Database) -> str:
@@ -220,7 +260,7 @@ def nightly(database: Database) -> str:
     if last is None:
         waiting = approved_since(database, "")
         return f"none yet, {waiting} approved corrections wait; let cron run 'nightshift nightly'"
-    age = datetime.now(UTC) - datetime.fromisoformat(last.finished_at)
+    age = age_of(last.finished_at)
     if age > NIGHT_AGE:
         raise NightshiftError(f"the last night ended {hours(age)} ago ({last.outcome}); does cron still run it?")
     if last.outcome == "failed":
@@ -232,6 +272,14 @@ def approved_since(database: Database, moment: str) -> int:
     """How many corrections in force were approved after a moment (ISO 8601)."""
     sql = "SELECT count(*) FROM corrections WHERE status = ? AND reviewed_at > ?"
     return int(database.value(sql, [Status.APPROVED.value, moment]))
+
+
+def age_of(moment: str) -> timedelta:
+    """How long ago a moment was. Raises NightshiftError for one to come: nothing would ever be old enough then."""
+    age = datetime.now(UTC) - datetime.fromisoformat(moment)
+    if age < -TOLERANCE:
+        raise NightshiftError(f"the last one is dated {moment[:16]}, which is to come; was the clock set back?")
+    return age
 
 
 def hours(age: timedelta) -> str:

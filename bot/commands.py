@@ -6,7 +6,7 @@ Heavy parts are imported inside the functions, so that `--help` stays quick.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,28 +45,52 @@ def ask(
     as_json: bool,
 ) -> None:
     """Answer one QUESTION, or every line of a --batch."""
-    from bot.desk import check
+    from bot.asking import check
 
     check_batch(batch, out)
     if batch is None:
         check(question or "", context.settings.integer("MAX_QUESTION_CHARS"))
     given = {"user": user, "channel": channel, "route": route}
+    typed = Typed(sys.stdout.isatty() and batch is None and not as_json)
     with open_tools(context) as (database, tools):
 
         def one(row: dict[str, Any]) -> dict[str, Any]:
-            return answer_json(reply_to(context, database, tools, {**given, **row}))
+            return answer_json(reply_to(context, database, tools, {**given, **row}, typed))
 
         if batch is not None:
             count = run_batch(batch, out, one)
             emit(as_json, {"count": count, "out": str(out)}, f"{count} answers in {out}.")
             return
         result = one({"question": question})
-    emit(as_json, result, spoken(result))
+    emit(as_json, result, typed.rest(spoken(result)))
 
 
-def reply_to(context: Context, database: Database, tools: "Tools", row: dict[str, Any]) -> Answer:
+@dataclass
+class Typed:
+    """Shows an answer at a terminal while the model writes it."""
+
+    shown: bool
+    so_far: str = ""
+
+    def take(self, text: str) -> None:
+        """The text so far: its last word may still change, so it waits. Nothing is shown that begins anew."""
+        ready = text[: text.rfind(" ") + 1]
+        if self.shown and ready.startswith(self.so_far):
+            click.echo(ready[len(self.so_far) :], nl=False)
+            self.so_far = ready
+
+    def rest(self, answer: str) -> str:
+        """What is still to be shown of an answer, or all of it where it became another one."""
+        if answer.startswith(self.so_far):
+            return answer[len(self.so_far) :]
+        return f"\n[not sure enough of that; instead:]\n{answer}"
+
+
+def reply_to(
+    context: Context, database: Database, tools: "Tools", row: dict[str, Any], typed: Typed | None = None
+) -> Answer:
     """Answer one input row with the keys question, user, channel and route."""
-    from bot.desk import Asked, answer_and_store, check
+    from bot.asking import Asked, answer_and_store, check
 
     text = str(row.get("question") or "")
     check(text, context.settings.integer("MAX_QUESTION_CHARS"))
@@ -74,8 +98,9 @@ def reply_to(context: Context, database: Database, tools: "Tools", row: dict[str
         raise UserError(f"There is no route {row['route']!r}; there are {', '.join(ROUTES)}.")
     channel = str(row.get("channel") or "")
     scopes = (WORKSPACE, channel) if channel else (WORKSPACE,)
-    asked = Asked(text, str(row["user"]), channel, scopes=scopes, route=str(row["route"]))
-    return answer_and_store(database, tools, asked)
+    partly = typed.take if typed is not None and typed.shown else None
+    asked = Asked(text, str(row["user"]), channel, scopes=scopes, route=str(row["route"]), partial=partly)
+    return answer_and_store(database, tools, asked, context.settings.names("COMPANY_CONTACTS"))
 
 
 @contextmanager
@@ -150,14 +175,15 @@ def correct(
     given = {"source": source, "scope": scope, "supersedes": supersedes}
 
     def one(row: dict[str, Any]) -> dict[str, Any]:
-        return proposal_json(propose(database, embed, {**given, **row}))
+        return proposal_json(propose(context, database, embed, {**given, **row}))
 
     if batch is not None:
         count = run_batch(batch, out, one)
         emit(as_json, {"count": count, "out": str(out)}, f"{count} corrections in {out}.")
         return
     result = one({"question": question, "answer": answer, "author": author})
-    emit(as_json, result, f"Correction {result['correction_id']} is {result['status']}.")
+    state = "held with those it is like" if "held_with" in result else result["status"]
+    emit(as_json, result, f"Correction {result['correction_id']} is {state}.")
 
 
 def load_embedder(context: Context) -> Any:
@@ -167,7 +193,7 @@ def load_embedder(context: Context) -> Any:
     return Embedder(context.settings.text("EMBEDDER"))
 
 
-def propose(database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal":
+def propose(context: Context, database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal":
     """Propose the correction of one input row."""
     from bot import teaching
 
@@ -185,6 +211,7 @@ def propose(database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal
         source=str(row.get("source") or ""),
         scope=scope,
         supersedes=an_id(row.get("supersedes")),
+        **teaching.rules_of(context.settings),
     )
 
 
@@ -198,11 +225,13 @@ def an_id(given: Any) -> int | None:
 
 
 def proposal_json(proposal: "Proposal") -> dict[str, Any]:
-    """A proposal as the contract of `correct --json` has it."""
+    """A proposal as the contract of `correct --json` has it; it says when one is held, or personal data was masked."""
     return {
         "correction_id": proposal.correction.id,
         "status": proposal.correction.status.value,
         "conflicts": [asdict(c) for c in proposal.conflicts],
+        **({"held_with": list(proposal.held_with)} if proposal.held_with else {}),
+        **({"masked": True} if proposal.masked else {}),
     }
 
 

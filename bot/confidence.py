@@ -7,38 +7,60 @@ that the base model starts with. Nothing here decides from a raw number: the pip
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from bot.generation import Generation
+from bot.same_question import compare, in_keywords
+from bot.words import STOP as STOP
+from bot.words import codes as codes
+from bot.words import content as content
+from bot.words import negated as negated
+from bot.words import plain as plain
+from bot.words import share_outside
 from retrieval.taught import Match
 
 Features = dict[str, float]
 
-STOP = frozenset(
-    """
-    a an the is are was were be been am do does did can could should would will shall may might must i we you he
-    she it they my our your his her its their me us him them this that these those of to in on at for from by with
-    as and or but if then so than there here what which who whom whose when where why how much many any some no
-    not please hi hey hello thanks thx anyone anybody know tell say get got have has had need want just about into
-    out up down
-    """.split()  # noqa: SIM905  (a paragraph of words reads better than forty lines)
-)
-NEGATIONS = frozenset(
-    """
-    not no never without cannot can't don't doesn't isn't aren't won't didn't wasn't shouldn't
-    """.split()  # noqa: SIM905  (a paragraph of words reads better than forty lines)
-)
-WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:[.,:]\d+)*|[a-z]+-?\d[\w-]*", re.IGNORECASE)
-CODE = re.compile(r"\b[a-z]{1,6}-\d+\b|\b\d+(?:[.,:]\d+)*", re.IGNORECASE)
+
+@dataclass(frozen=True)
+class Platt:
+    """Calibration by a logistic curve over the log-odds (Platt, 1999): two numbers, for few labels."""
+
+    slope: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, log_odds: float) -> float:
+        """The calibrated probability (0..1)."""
+        z = self.slope * log_odds + self.shift
+        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, z))))
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Calibration by a rising line through knots over the log-odds (Zadrozny and Elkan, 2002), flat beyond its ends."""
+
+    log_odds: tuple[float, ...]
+    probability: tuple[float, ...]
+
+    def __call__(self, log_odds: float) -> float:
+        """The calibrated probability (0..1)."""
+        at = bisect_right(self.log_odds, log_odds)
+        if at in (0, len(self.log_odds)):
+            return self.probability[0 if at == 0 else -1]
+        (left, right), (low, high) = self.log_odds[at - 1 : at + 1], self.probability[at - 1 : at + 1]
+        return low + (high - low) * (log_odds - left) / (right - left)
+
+
+Calibration = Platt | Isotonic
 
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted classifier: probability = sigmoid(intercept + sum(weight * (x - mean) / scale)).
+    """A fitted classifier: probability = calibration(intercept + sum(weight * (x - mean) / scale)).
 
     `direct` is the least probability at which an answer is given as the answer, `related` the least at which it is
     offered as the closest taught one; 1.01 means that no probability is enough.
@@ -51,13 +73,14 @@ class Head:
     intercept: float
     direct: float
     related: float
+    calibration: Calibration = Platt()
 
     def probability(self, features: Mapping[str, float]) -> float:
         """The calibrated probability (0..1) that the answer with these features is right."""
         z = self.intercept
         for name, mean, scale, weight in zip(self.features, self.mean, self.scale, self.weight, strict=True):
             z += weight * (features.get(name, 0.0) - mean) / scale
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, z))))
+        return self.calibration(z)
 
 
 @dataclass(frozen=True)
@@ -91,7 +114,17 @@ def head_of(told: Mapping[str, Any]) -> Head:
         intercept=told["intercept"],
         direct=told["direct"],
         related=told["related"],
+        calibration=calibration_of(told.get("calibration")),
     )
+
+
+def calibration_of(told: Mapping[str, Any] | None) -> Calibration:
+    """A stored calibration map; heads that were stored before there were any have none."""
+    if told is None:
+        return Platt()
+    if told["kind"] == "isotonic":
+        return Isotonic(tuple(told["log_odds"]), tuple(told["probability"]))
+    return Platt(told["slope"], told["shift"])
 
 
 def shipped() -> dict[str, Any]:
@@ -105,10 +138,14 @@ def pair_features(asked: str, match: Match) -> Features:
     asked_words, taught_words = content(asked), content(match.question)
     known = set(taught_words).union(*(content(w) for w in match.wordings))
     told = known | set(content(match.answer))
-    return {
+    compared = match.compared or compare(asked, (match.question, *match.wordings))
+    return dict(compared) | {
+        "keywords": float(in_keywords(asked)),
         "cosine": match.cosine,
         "gap": match.gap,
         "taught_cosine": match.taught_cosine,
+        "lead": match.lead,
+        "answer_cosine": match.answer_cosine,
         "exact": float(plain(asked) in {plain(w) for w in (match.question, *match.wordings)}),
         "unknown_words": share_outside(asked_words, told),
         "new_words": share_outside(asked_words, known),
@@ -127,39 +164,3 @@ def memory_features(asked: str, match: Match, generation: Generation) -> Feature
         "mean_logprob": max(-5.0, generation.mean_logprob),
         "lowest_logprob": max(-10.0, generation.lowest_logprob),
     }
-
-
-def content(text: str) -> list[str]:
-    """The words that carry meaning, lower case, cut to a crude stem."""
-    return [stem(w) for w in WORD.findall(text.casefold()) if w not in STOP]
-
-
-def stem(word: str) -> str:
-    """A word without its most common endings; numbers and codes stay whole."""
-    if any(c.isdigit() for c in word):
-        return word
-    for ending in ("ings", "ing", "ies", "ed", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
-def codes(text: str) -> set[str]:
-    """Numbers and error codes in a text."""
-    return {c.casefold() for c in CODE.findall(text)}
-
-
-def negated(text: str) -> bool:
-    """Whether a text holds a negation."""
-    return bool(NEGATIONS & set(text.casefold().replace("\u2019", "'").split()))
-
-
-def plain(text: str) -> str:
-    """A text without case, punctuation and double spaces, for exact comparison."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def share_outside(words: Sequence[str], known: Iterable[str]) -> float:
-    """The share (0..1) of words that are not among the known ones; 0 for no words."""
-    known = set(known)
-    return sum(w not in known for w in words) / len(words) if words else 0.0

@@ -6,7 +6,7 @@ about something that changed meanwhile is refused in one sentence, and what was 
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ from bot import blocks, delivery, home, review_views, safety
 from bot.delivery import Parts, Place, guarded
 from bot.home import Pages
 from bot.listeners import clicked, open_modal, place_of, pressed
-from bot.review_views import APPROVE, REJECT, REPLACE, SAVE
+from bot.review_views import APPROVE, BOTH, REJECT, RELEASE, REPLACE, SAVE
 from bot.reviews import check, field_of, form_of, metadata_of, submitted_place
-from storage import corrections, evidence, registry
+from storage import corrections, evidence, holds, registry
 from storage.database import Database
 from storage.domain import Correction, Status
-from storage.errors import ConflictError, NotAllowedError, UserError
+from storage.errors import ConflictError, ContradictionError, HeldError, NotAllowedError, UserError
 from storage.evidence import Dossier, must_stand
 
 log = logging.getLogger(__name__)
@@ -190,6 +190,7 @@ def submitted(parts: Parts, act: Act, view: View) -> Callable[..., Awaitable[Non
         named = Named(named.id, named.found, str(told.get("seen") or named.seen))
         try:
             await parts.people.must_be_admin(user)
+            form = await parts.stored(masked, form, parts.settings.names("COMPANY_CONTACTS"))
             changed = await parts.stored(act, named, user, form)
         except ConflictError as error:
             dossier = await parts.stored(evidence.dossier, named.id, named.found)
@@ -250,23 +251,42 @@ def approve_row(database: Database, named: Named, reviewer: str, form: Form) -> 
 
 
 def approve_replacing_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
-    """Approve a correction and withdraw the one it contradicts."""
+    """Approve a correction and withdraw those it contradicts: all approved ones, or the first that waits."""
     with database.write():
         must_stand(database, named.id, named.seen)
         rival = review_views.contradicted(evidence.dossier(database, named.id, named.found))
-        row = approved(database, named.id, reviewer, form.get("reason", ""))
-        if rival is None:
-            return (row,)
+        others = corrections.contradicted(database, named.id) or (() if rival is None else (rival.row.id,))
         reason = f"contradicted by correction {named.id}"
-        return row, corrections.withdraw(database, rival.row.id, reviewer, reason=reason)
+        gone = [corrections.withdraw(database, other, reviewer, reason=reason) for other in others]
+        return approved(database, named.id, reviewer, form.get("reason", "")), *gone
 
 
-def approved(database: Database, number: int, reviewer: str, reason: str) -> Correction:
+def approve_both_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
+    """Approve a correction and leave those it contradicts in force."""
+    with database.write():
+        must_stand(database, named.id, named.seen)
+        return (approved(database, named.id, reviewer, form.get("reason", ""), anyway=True),)
+
+
+def release_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
+    """Let a held correction be decided like any other; it goes on waiting."""
+    with database.write():
+        must_stand(database, named.id, named.seen)
+        try:
+            holds.release(database, named.id, reviewer)
+        except NotAllowedError as error:
+            raise NotAllowedError(str(error).replace(reviewer, "You", 1)) from error
+        return (corrections.get(database, named.id),)
+
+
+def approved(database: Database, number: int, reviewer: str, reason: str, *, anyway: bool = False) -> Correction:
     """An approved correction, its refusal put to the reviewer."""
     try:
-        return corrections.approve(database, number, reviewer, reason=reason)
+        return corrections.approve(database, number, reviewer, reason=reason, anyway=anyway)
     except NotAllowedError as error:
         raise NotAllowedError(str(error).replace(reviewer, "You", 1)) from error
+    except (ContradictionError, HeldError) as error:
+        raise ConflictError(f"{error} Press \u201cLook closer\u201d to choose.") from error
 
 
 def edit_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
@@ -294,7 +314,13 @@ def withdraw_row(database: Database, named: Named, reviewer: str, form: Form) ->
 
 def decide_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
     """What was chosen in the modal with everything; new wording is stored with the decision or not at all."""
-    acts: dict[str, Act] = {APPROVE: approve_row, REPLACE: approve_replacing_row, REJECT: reject_row}
+    acts: dict[str, Act] = {
+        APPROVE: approve_row,
+        REPLACE: approve_replacing_row,
+        BOTH: approve_both_row,
+        RELEASE: release_row,
+        REJECT: reject_row,
+    }
     chosen = form.get("decision", "")
     with database.write():
         must_stand(database, named.id, named.seen)
@@ -306,6 +332,11 @@ def decide_row(database: Database, named: Named, reviewer: str, form: Form) -> R
         if chosen == SAVE:
             return (row,)
         return acts[chosen](database, Named(named.id, named.found, evidence.stamp(row)), reviewer, form)
+
+
+def masked(database: Database, form: Form, contacts: Collection[str]) -> Form:
+    """A form whose texts hold no personal data."""
+    return form | {name: evidence.masked(database, form[name], contacts) for name in texts_of(form) if name in form}
 
 
 def reworded(row: Correction, form: Form) -> bool:

@@ -25,14 +25,15 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot import blocks, safety
 from bot.admins import People
+from bot.asking import Asked
 from bot.blocks import Post
-from bot.desk import Asked
+from bot.pace import Pace, note_refusal
 from bot.streaming import Limiter
 from bot.teaching import Conflict, Proposal
-from storage import conversations, corrections, nights, registry
+from storage import conversations, corrections, holds, nights, registry
 from storage.database import Database
 from storage.domain import Answer, Correction, Notice
-from storage.errors import NotAllowedError, NotFoundError, UserError
+from storage.errors import BusyError, NotAllowedError, NotFoundError, UserError
 from storage.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,11 @@ class Answering(Protocol):
         ...
 
     def submit(self, asked: Asked) -> "Future[Answer]":
-        """Queue a question."""
+        """Queue a question; cancelling the future ends the work on it."""
+        ...
+
+    def place(self, ticket: "Future[Any]") -> int:
+        """How many are answered before it, itself counted; 0 when it does not wait any more."""
         ...
 
     def teach(self, **proposal: Any) -> "Future[Proposal]":
@@ -78,19 +83,28 @@ class Parts:
     team: str = ""
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     answering: dict[tuple[str, str], "asyncio.Task[None]"] = field(default_factory=dict)
-    waiting: int = 0
     deleted: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     talks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     streams: Limiter = field(default_factory=Limiter)
     people: People = field(init=False)
+    questions: Pace = field(init=False)
+    teaching: Pace = field(init=False)
 
     def __post_init__(self) -> None:
-        """Ask this very client who people are."""
+        """Ask this very client who people are, and count by the limits of the settings."""
         self.people = People(self.client, self.settings)
+        self.questions = Pace(self.settings.integer("QUESTIONS_PER_MINUTE"), "questions")
+        self.teaching = Pace(self.settings.integer("TEACHING_PER_MINUTE"), "votes and corrections")
 
-    async def stored(
-        self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def keep_pace(self, pace: Pace, user: str) -> None:
+        """Count what a person does; a refusal is logged. Raises BusyError when it is too much for a minute."""
+        try:
+            pace.take(user)
+        except BusyError:
+            await self.stored(note_refusal, user, pace.what)
+            raise
+
+    async def stored(self, function: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `storage` off the event loop: a disk must not delay an acknowledgement."""
         return await asyncio.to_thread(function, self.database, *args, **kwargs)
 
@@ -280,12 +294,12 @@ async def update_cards(parts: Parts, row: Correction, conflicts: Sequence[Confli
 async def card(parts: Parts, row: Correction, conflicts: Sequence[Conflict]) -> Post:
     """The review card of a correction as it stands now."""
 
-    def gather(database: Database) -> tuple[str, dict[str, Any] | None]:
+    def gather(database: Database) -> tuple[str, dict[str, Any] | None, tuple[int, ...]]:
         given = conversations.get_answer(database, row.answer_id).text if row.answer_id else ""
-        return given, registry.proof(database, row.id)
+        return given, registry.proof(database, row.id), holds.alike(database, row.id)
 
-    given, proof = await parts.stored(gather)
-    return blocks.review_card(row, conflicts, given=given, proof=proof)
+    given, proof, held_with = await parts.stored(gather)
+    return blocks.review_card(row, conflicts, given=given, proof=proof, held_with=held_with)
 
 
 # --- notices ---
@@ -319,9 +333,7 @@ async def deliver_owed(parts: Parts, pauses: dict[int, tuple[float, float]]) -> 
 
 async def deliver(parts: Parts, notice: Notice) -> None:
     """Send one notice. Raises UserError when there is nowhere to send it."""
-    channel = (
-        await direct_channel(parts, notice.user) if notice.user else parts.settings.text("REVIEW_CHANNEL")
-    )
+    channel = await direct_channel(parts, notice.user) if notice.user else parts.settings.text("REVIEW_CHANNEL")
     if not channel:
         raise UserError("there is no review channel; set NIGHTSHIFT_REVIEW_CHANNEL")
     for post in blocks.longer(await notice_text(parts, notice)):

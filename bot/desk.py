@@ -1,33 +1,38 @@
-"""The desk: one thread that answers questions in order and swaps the model between two answers.
+"""The desk: one thread that answers questions, several at once where many wait, and swaps the model between answers.
 
-Whoever wants an answer leaves the question here and gets a future; the queue is bounded, and a full one is said so.
+Whoever wants an answer leaves the question here and gets a future; the line is bounded and fair, and a full one is
+said so. While nobody asks, what the model has memorised is checked beforehand.
 The thread watches the registry: when the champion changes, it verifies and loads the new weights and drops the old
 ones, without a restart. A version that fails its checks, or ends the process twice while it is new, gives way to the
 version before it, and the reviewers are told. It knows nothing of Slack.
 """
 
-import gc
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bot import base_model, confidence, pipeline, prompt, teaching
-from bot.generation import Engine
+from bot import asking, base_model, confidence, memory, modelserver, prompt, remote, teaching
+from bot.asking import Asked, answer_and_store, check
+from bot.generation import Engine, ManyAtOnce, Request
+from bot.line import Line, Waiting
 from bot.pipeline import Model, Tools
+from bot.same_question import Comparer
+from bot.together import Table
 from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
-from storage import conversations, corrections, manifest, nights, registry, trust
+from storage import corrections, manifest, nights, registry, trust
 from storage.database import Database
-from storage.domain import WORKSPACE, Answer
-from storage.errors import BusyError, IntegrityError, NightshiftError, UserError
+from storage.domain import Answer, Status
+from storage.errors import IntegrityError, NightshiftError, UserError
+from storage.grounds import Staleness
 from storage.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,29 +42,23 @@ CANARIES_THAT_MUST_HOLD = 0.75
 TRIAL_SECONDS, TRIAL_ANSWERS = 60.0, 3
 """A version has proved itself when it has served so long and answered so often."""
 NOT_LOADED = (NightshiftError, OSError, ValueError, RuntimeError, MemoryError)
-Job = tuple[Callable[[], Any], "Future[Any]"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question as it arrives. `scopes` are the scopes whose documents and answers the asker may see."""
-
-    text: str
-    user: str
-    channel: str
-    thread: str = ""
-    scopes: tuple[str, ...] = (WORKSPACE,)
-    route: str = "auto"
+REHEARSED = 4
+"""Memories that are checked in one go while nobody asks; a question waits for no more than that."""
+Job = Asked | Callable[[], Any]
+"""A question, or other work that needs the models."""
 
 
 class Desk:
-    """Answers one question at a time. `start` before use, `close` after."""
+    """Answers questions. `start` before use, `close` after."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         """Keep the settings; nothing is loaded before `start`."""
         self._database = database
         self._settings = settings
-        self._jobs: queue.Queue[Job] = queue.Queue(maxsize=settings.integer("QUEUE_LIMIT"))
+        self._line: Line[Job] = Line(settings.integer("QUEUE_LIMIT"), settings.number("ANSWER_DEADLINE"))
+        self._table = Table(database.close)
+        self._contacts = settings.names("COMPANY_CONTACTS")
+        self._unrehearsed: list[Request] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="desk", daemon=True)
         self._tools: Tools | None = None
@@ -75,6 +74,7 @@ class Desk:
         self._refused = "" if self.version == champion else champion
         self._trial_began = time.monotonic()
         self._tools.embedder.encode(["The first call loads the embedder, so that the first asker need not wait."])
+        memory.give_back()
         self._thread.start()
         return self.version
 
@@ -86,23 +86,33 @@ class Desk:
     @property
     def waiting(self) -> int:
         """How many questions wait."""
-        return self._jobs.qsize()
+        return len(self._line)
+
+    def place(self, ticket: "Future[Any]") -> int:
+        """How many are answered before what `submit` gave out, itself counted; 0 when it does not wait any more."""
+        return self._line.place(ticket)
 
     def submit(self, asked: Asked) -> "Future[Answer]":
-        """Queue a question. Raises UserError for an empty or oversized one, BusyError when the queue is full."""
+        """Queue a question; cancelling the future ends it, even while the model writes.
+
+        Raises UserError for an empty or oversized question, BusyError when the line is full. The future raises
+        BusyError when the question waited beyond the deadline.
+        """
         check(asked.text, self._settings.integer("MAX_QUESTION_CHARS"))
-        return self._enqueue(lambda: answer_and_store(self._database, self._ready(), asked))
+        return self._line.join(asked, asked.user)
 
     def teach(self, **proposal: Any) -> "Future[teaching.Proposal]":
         """Queue a correction (arguments of `teaching.propose`); the future raises UserError when it is refused."""
-        return self._enqueue(lambda: teaching.propose(self._database, self._ready().embedder, **proposal))
+        given = {**teaching.rules_of(self._settings), **proposal}
+        work = partial(self._taught, given)
+        return self._line.join(work, str(proposal.get("author", "")), alone=True)
 
     def close(self) -> None:
         """Finish the answer in hand and stop."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=60)
-        self._refuse_the_rest()
+        self._line.close()
         if self._tools is not None and not self._proved:
             trust.end_trial(self._database, self.version, proved=False)
         if self._index is not None:
@@ -113,42 +123,63 @@ class Desk:
             raise UserError("The bot is still starting; ask again in a moment.")
         return self._tools
 
-    def _enqueue(self, work: Callable[[], Any]) -> "Future[Any]":
-        future: Future[Any] = Future()
-        try:
-            self._jobs.put_nowait((work, future))
-        except queue.Full:
-            raise BusyError(f"{self.waiting} questions are waiting already; please ask again in a minute.") from None
-        return future
+    def _taught(self, given: dict[str, Any]) -> teaching.Proposal:
+        return teaching.propose(self._database, self._ready().embedder, **given)
 
     def _work(self) -> None:
         while not self._stop.is_set():
             self._between_answers()
-            try:
-                work, future = self._jobs.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
+            waiting = self._line.take(self._settings.integer("ANSWERS_TOGETHER"), IDLE_SECONDS)
+            if not waiting:
                 self._drain_index()
+                self._rehearse()
                 continue
-            self._run(work, future)
-            self._answered += 1
+            self._answer(waiting)
+            self._answered += len(waiting)
+        self._table.close()
         self._database.close()
 
-    def _run(self, work: Callable[[], Any], future: "Future[Any]") -> None:
-        if not future.set_running_or_notify_cancel():
+    def _answer(self, waiting: Sequence[Waiting[Job]]) -> None:
+        """Do what was taken from the line, questions together."""
+        questions = [(one.work, one.ticket) for one in waiting if isinstance(one.work, Asked)]
+        if len(questions) < 2:
+            for one in waiting:
+                self._run(one)
             return
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
+        several = [(asked, partial(getattr, ticket, "unwanted")) for asked, ticket in questions]
 
-    def _refuse_the_rest(self) -> None:
-        while True:
-            try:
-                _, future = self._jobs.get_nowait()
-            except queue.Empty:
-                return
-            if future.set_running_or_notify_cancel():
-                future.set_exception(BusyError("The bot is stopping; please ask again in a minute."))
+        def done(at: int, outcome: Answer | BaseException) -> None:
+            settle(questions[at][1], outcome)
+
+        try:
+            asking.answer_together(self._database, self._ready(), self._table, several, self._contacts, done)
+        except BaseException as error:
+            for _, ticket in questions:
+                settle(ticket, error)
+
+    def _run(self, one: Waiting[Job]) -> None:
+        """Do one thing."""
+        work = one.work
+        try:
+            if isinstance(work, Asked):
+                gone = partial(getattr, one.ticket, "unwanted")
+                settle(one.ticket, answer_and_store(self._database, self._ready(), work, self._contacts, gone))
+            else:
+                settle(one.ticket, work())
+        except BaseException as error:
+            settle(one.ticket, error)
+
+    def _rehearse(self) -> None:
+        """Check a few memories, so that whoever asks for them need not wait for it."""
+        try:
+            tools = self._ready()
+            if self._unrehearsed is None:
+                self._unrehearsed = memorised(self._database, tools)
+            now, self._unrehearsed = self._unrehearsed[:REHEARSED], self._unrehearsed[REHEARSED:]
+            if now and isinstance(tools.model.engine, ManyAtOnce):
+                tools.model.engine.many(now)
+        except Exception:  # whoever asks meets it again, and is told
+            log.exception("memories of %s could not be checked beforehand", self.version)
 
     def _drain_index(self) -> None:
         try:
@@ -186,9 +217,9 @@ class Desk:
         if not self._proved:
             trust.end_trial(self._database, self.version, proved=False)
         log.info("serving %s after %.1f s, before that %s", champion, time.monotonic() - started, self.version)
-        self._tools, self._refused = replace(self._ready(), model=model), ""
+        self._tools, self._refused, self._unrehearsed = replace(self._ready(), model=model), "", None
         self._trial_began, self._answered, self._proved = time.monotonic(), 0, False
-        gc.collect()  # reference cycles hold the old weights; without this two models stay in memory for a while
+        memory.give_back()  # without this two models stay in memory for a while
 
     def _judge_the_trial(self) -> None:
         served = time.monotonic() - self._trial_began
@@ -197,20 +228,21 @@ class Desk:
             self._proved = True
 
 
-def check(text: str, limit: int) -> None:
-    """Raise UserError for a question that is empty or longer than `limit` characters."""
-    if not text.strip():
-        raise UserError("The question is empty; please write one.")
-    if len(text) > limit:
-        raise UserError(f"The question has {len(text):,} characters; please ask in at most {limit:,}.")
+def settle(ticket: "Future[Any]", outcome: Any) -> None:
+    """Give a ticket its answer, or the exception that there is instead, once."""
+    if ticket.done():
+        return
+    if isinstance(outcome, BaseException):
+        ticket.set_exception(outcome)
+    else:
+        ticket.set_result(outcome)
 
 
-def answer_and_store(database: Database, tools: Tools, asked: Asked) -> Answer:
-    """Store the question, answer it, store the answer; returns it with its id."""
-    place = {"user": asked.user, "channel": asked.channel, "thread": asked.thread}
-    question = conversations.ask(database, asked.text.strip(), **place)
-    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route)
-    return replace(reply, id=conversations.answer(database, reply))
+def memorised(database: Database, tools: Tools) -> list[Request]:
+    """What the pipeline asks of the model for each answer that it has memorised."""
+    learnt = {i for i, memory in tools.model.memories.items() if memory.memorised}
+    rows = corrections.in_status(database, Status.APPROVED)
+    return [Request(prompt.messages(r.question), tools.max_tokens, r.answer) for r in rows if r.id in learnt]
 
 
 def open_tools(database: Database, settings: Settings, *, serving: bool) -> tuple[Tools, VectorIndex]:
@@ -219,16 +251,20 @@ def open_tools(database: Database, settings: Settings, *, serving: bool) -> tupl
     With `serving` this is the bot: a new champion is on trial, and gives way when it cannot be loaded. A single
     command is not: its end must not count as a crash.
     """
+    modelserver.serving(settings)  # an address that cannot be used ends the start, and not the champion
     ensure_base(database, settings)
     embedder = Embedder(settings.text("EMBEDDER"))
     index = VectorIndex(database.home, database)
     index.try_open(background=serving)
+    if serving and index.crashed:  # then it was not the model on trial that ended the bot
+        trust.end_trial(database, registry.champion(database), proved=False)
     tools = Tools(
         embedder=embedder,
-        taught=TaughtQuestions(database, embedder),
+        taught=TaughtQuestions(database, embedder, Comparer(embedder)),
         searcher=Retriever(database, embedder, index),
         model=best_version(database, settings) if serving else load_champion(database, settings),
         max_tokens=settings.integer("MAX_ANSWER_TOKENS"),
+        stale=Staleness(database),
     )
     return tools, index
 
@@ -273,7 +309,7 @@ def load_on_trial(database: Database, settings: Settings, name: str) -> Model:
     crashes = trust.begin_trial(database, name)
     if crashes >= trust.CRASHES and name != registry.BASE:
         raise IntegrityError(f"The bot ended {crashes} times while it served {name}.")
-    return load_version(database, settings, name)
+    return load_version(database, settings, name, lambda text: nights.owe(database, "", "alert", {"text": text}))
 
 
 def step_back(database: Database, name: str, error: Exception, serving: str = "") -> str:
@@ -298,13 +334,26 @@ def earlier_than(database: Database, name: str) -> str | None:
     return registry.earlier(database, registry.get(database, name))
 
 
-def load_version(database: Database, settings: Settings, name: str) -> Model:
-    """A version, verified and in memory. Raises IntegrityError when a hash or a canary answer does not hold."""
+def load_version(
+    database: Database, settings: Settings, name: str, tell: Callable[[str], None] = lambda _: None
+) -> Model:
+    """A version, verified and ready, here or on a model server; `tell` gets a sentence when that goes or comes.
+
+    Raises IntegrityError when a hash or a canary answer does not hold.
+    """
     version = registry.get(database, name)
     folder = Path(version.path)
     told = manifest.verify(folder, version.manifest_sha256) if version.manifest_sha256 else {}
-    engine = load_engine(folder, settings.text("SERVING_FORM"))
-    check_canaries(engine, told.get("canaries", []), settings.integer("MAX_ANSWER_TOKENS"))
+
+    def prove(engine: Engine) -> None:
+        check_canaries(engine, told.get("canaries", []), settings.integer("MAX_ANSWER_TOKENS"))
+
+    server = modelserver.serving(settings)
+    if server is not None:
+        engine: Engine = remote.greeted(server, name, prove, tell)
+    else:
+        engine = load_engine(folder, settings.text("SERVING_FORM"))
+        prove(engine)
     return Model(name, engine, confidence.from_json(version.confidence), registry.memories(database, name))
 
 

@@ -3,11 +3,18 @@
 It knows nothing of torch, so that the pipeline and its tests stay light.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bot.prompt import Message
+
+Watch = Callable[[str], bool]
+"""Gets the text written so far, whole, after each step; False ends the writing. It may begin anew once."""
+
+
+class Unwanted(Exception):
+    """Whoever asked has gone, so the answer was not finished."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,8 @@ class Generation:
     """An answer and what the model thought of it.
 
     `logprobs` and `margins` have one entry per answer token, the end-of-sequence token included; `confirmed` is the
-    share of a draft's tokens (0..1) that the model itself would have written, and 0 when there was no draft.
+    share of a draft's tokens (0..1; of its characters, where tokens are not known) that the model itself would have
+    written, and 0 when there was no draft.
     """
 
     text: str
@@ -41,7 +49,10 @@ class Generation:
 
 
 class Engine(Protocol):
-    """Writes answers greedily; a local model, a remote server, or a scripted one in tests."""
+    """Writes answers greedily; a local model, a remote server, or a scripted one in tests.
+
+    A remote one raises EngineError when it cannot; what needs no model goes on then.
+    """
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
         """Greedy text for a chat, at most `max_tokens` tokens."""
@@ -49,4 +60,23 @@ class Engine(Protocol):
 
     def confirm(self, messages: Sequence[Message], draft: str, *, max_tokens: int) -> Generation:
         """The greedy text, found by checking `draft` first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing to write: greedy text for a chat, found by checking `draft` first where there is one."""
+
+    messages: Sequence[Message]
+    max_tokens: int
+    draft: str | None = None
+    watch: Watch | None = None
+
+
+@runtime_checkable
+class ManyAtOnce(Protocol):
+    """An engine that does several things in fewer passes than one by one, and tells how far it is."""
+
+    def many(self, requests: Sequence[Request]) -> "list[Generation | Unwanted]":
+        """The outcome of each request, in order; the texts are those of `generate` and `confirm`."""
         ...

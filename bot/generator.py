@@ -1,73 +1,67 @@
 """The local engine: write an answer greedily, or check a stored one in a single pass.
 
 Every result carries the log-probability of each answer token and its margin over the runner-up, both from the raw
-logits. It knows nothing of routes, thresholds or databases; prompts come from `bot.prompt`.
+logits. What is quicker than plain decoding (the fixed opening kept as read, guesses, drafts, batches) gives the text
+of plain decoding: where a choice was so close that rounding could have turned it, the text is written again plainly.
+It knows nothing of routes, thresholds or databases; prompts come from `bot.prompt`.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from bot.generation import Generation
-from bot.prompt import Message
-from storage.errors import IntegrityError
+from bot import decoding, weights
+from bot.decoding import Reader, Tokens, Written, first_difference
+from bot.generation import Generation, Request, Unwanted, Watch
+from bot.prompt import Message, messages
 
 log = logging.getLogger(__name__)
 quiet: Any = transformers.utils.logging
 quiet.set_verbosity_error()
 quiet.disable_progress_bar()
 
+DOUBT = {"float32": 1e-3, "bfloat16": 0.26, "int8": 0.26}
+"""Margins (logits) under which another order of the same sums could choose another token, by form (DECISIONS.md)."""
+PASS_ROWS, PASS_TOKENS = 16, 4096
+"""Most chats, and most tokens of them with their filling, that go through the model together."""
+REMEMBERED = 2000
+"""Checked drafts whose outcome is kept: it depends on nothing but the weights, the prompt and the draft."""
+Check = tuple[tuple[int, ...], str, int]
+"""A prompt's tokens, a draft, and the most tokens of an answer."""
+Name = TypeVar("Name", bound=Hashable)
+
 
 class LocalGenerator:
     """One causal language model in memory. Not thread-safe: one thread owns it."""
 
     def __init__(self, folder: Path, *, form: str = "bfloat16") -> None:
-        """Load a merged folder in the given number format ("bfloat16" or "float32")."""
-        self.folder = folder
+        """Load a merged folder in a form of `bot.weights`, or in the one chosen for it ("auto")."""
+        self.folder, self.form = folder, weights.form_of(folder, form)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model: Any = load_model(folder, form)
+        self.model: Any = weights.load(folder, self.form)
         self.device = self.model.device
         self.eos = int(self.tokenizer.eos_token_id)
+        self.doubt = DOUBT[self.form]
+        self._fixed: tuple[int, ...] = ()
+        self._read: Reader | None = None
+        self._checked: dict[Check, Generation] = {}
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        """Greedy text for a chat, at most `max_tokens` tokens."""
-        return self._continue(self.prompt_ids(messages), [], [], [], max_tokens)
+    # --- one chat ---
 
-    def generate_many(self, chats: Sequence[Sequence[Message]], *, max_tokens: int, batch: int = 16) -> list[str]:
-        """Greedy texts of many chats, batched by length; for measuring, where single timings do not matter."""
-        order = sorted(range(len(chats)), key=lambda i: len(chats[i][-1]["content"]))
-        texts = [""] * len(chats)
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            for at, tokens in zip(
-                chosen,
-                self.continue_many([self.prompt_ids(chats[i]) for i in chosen], max_tokens),
-                strict=True,
-            ):
-                texts[at] = self._text(tokens)
-        return texts
+    def generate(self, messages: Sequence[Message], *, max_tokens: int, watch: Watch | None = None) -> Generation:
+        """Greedy text for a chat, at most `max_tokens` tokens. Raises Unwanted when `watch` ends it."""
+        return self._generation(self._go_on(self.prompt_ids(messages), Written(), max_tokens, watch))
 
-    def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
-        """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.eos] * (width - len(p)) + p for p in prompts], device=self.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
-        with torch.inference_mode():
-            out = self.model.generate(
-                inputs=ids,
-                attention_mask=mask,
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                eos_token_id=self.eos,
-                pad_token_id=self.eos,
-            )
-        rows = out[:, width:].tolist()
-        return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]
+    def plain(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        """The same text without any short cut: the whole prompt in one pass, then token by token."""
+        return self._generation(self._plain(self.prompt_ids(messages), max_tokens, None))
 
     def confirm(self, messages: Sequence[Message], draft: str, *, max_tokens: int) -> Generation:
         """The greedy text, found by checking `draft` in one forward pass and going on where the model differs.
@@ -75,48 +69,35 @@ class LocalGenerator:
         The tokens of the draft that the model would have chosen itself are kept, so the text is the greedy text at
         the price of a prefill. Source of the idea: speculative decoding (Leviathan et al., 2023) with a given draft.
         """
-        prompt = self.prompt_ids(messages)
-        tokens = [*self.tokenizer.encode(draft, add_special_tokens=False), self.eos]
-        tokens = tokens[:max_tokens]
-        logits = self.logits([*prompt, *tokens])[len(prompt) - 1 : -1]
-        agreed = int(first_difference(logits.argmax(-1).tolist(), tokens))
-        logprobs, margins = scores(logits[:agreed], tokens[:agreed])
-        share = agreed / len(tokens)
-        if agreed == len(tokens):
-            return Generation(self._text(tokens), logprobs, margins, tokens[-1] == self.eos, share)
-        rest = self._continue(prompt, tokens[:agreed], list(logprobs), list(margins), max_tokens)
-        return Generation(rest.text, rest.logprobs, rest.margins, rest.stopped, share)
+        return self._confirm([Request(tuple(messages), max_tokens, draft)])[0]
 
-    def _continue(
-        self,
-        prompt: list[int],
-        written: list[int],
-        logprobs: list[float],
-        margins: list[float],
-        max_tokens: int,
-    ) -> Generation:
-        """Decode greedily behind `prompt` and the tokens written so far."""
-        room = max_tokens - len(written)
-        if room <= 0:
-            return Generation(self._text(written), tuple(logprobs), tuple(margins), stopped=False)
-        ids = torch.tensor([[*prompt, *written]], device=self.device)
-        with torch.inference_mode():
-            out = self.model.generate(
-                inputs=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=room,
-                do_sample=False,
-                eos_token_id=self.eos,
-                pad_token_id=self.eos,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-        new = out.sequences[0, ids.shape[1] :].tolist()
-        more_logprobs, more_margins = scores(torch.cat(out.logits).float(), new)
-        tokens = [*written, *new]
-        return Generation(
-            self._text(tokens), (*logprobs, *more_logprobs), (*margins, *more_margins), tokens[-1] == self.eos
-        )
+    # --- several chats ---
+
+    def many(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        """What `confirm` and `generate` give for each request, with as few passes as possible."""
+        done: dict[int, Generation | Unwanted] = {}
+        drafts = [i for i, r in enumerate(requests) if r.draft is not None]
+        done.update(zip(drafts, self._confirm([requests[i] for i in drafts]), strict=True))
+        prompts = {i: self.prompt_ids(r.messages) for i, r in enumerate(requests) if r.draft is None}
+        for chosen in passes({i: len(p) + requests[i].max_tokens for i, p in prompts.items()}):
+            done.update(zip(chosen, self._write([requests[i] for i in chosen]), strict=True))
+        return [done[i] for i in range(len(requests))]
+
+    def generate_many(self, chats: Sequence[Sequence[Message]], *, max_tokens: int, batch: int = 16) -> list[str]:
+        """Greedy texts of many chats, batched by length; for measuring, where single timings do not matter."""
+        order = sorted(range(len(chats)), key=lambda i: len(chats[i][-1]["content"]))
+        texts = [""] * len(chats)
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            prompts = [self.prompt_ids(chats[i]) for i in chosen]
+            for at, tokens in zip(chosen, self.continue_many(prompts, max_tokens), strict=True):
+                texts[at] = self._text(tokens)
+        return texts
+
+    def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+        """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
+        limits = [max_tokens] * len(prompts)
+        return [w.tokens for w in decoding.write_many(self.model, prompts, eos=self.eos, limits=limits)]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a chat, up to where the answer begins."""
@@ -128,34 +109,126 @@ class LocalGenerator:
         with torch.inference_mode():
             return torch.as_tensor(self.model(torch.tensor([ids], device=self.device)).logits[0]).float()
 
-    def _text(self, tokens: list[int]) -> str:
+    # --- writing ---
+
+    def _go_on(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
+        """Greedy tokens behind a prompt and what is written already; a close choice is made again plainly."""
+        reader, rest = self._opened(prompt)
+        reader.read([*rest, *written.tokens])
+        told = None if watch is None else partial(self._tell, watch)
+        if not decoding.write(reader, written, eos=self.eos, limit=limit, text=prompt, on_step=told):
+            raise Unwanted
+        return self._sure(prompt, written, limit, watch)
+
+    def _sure(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
+        """What was written, or what plain decoding writes where rounding could have turned a choice."""
+        return written if written.least_margin >= self.doubt else self._plain(prompt, limit, watch)
+
+    def _plain(self, prompt: Tokens, limit: int, watch: Watch | None) -> Written:
+        reader, written = decoding.opened(self.model), Written()
+        reader.read(prompt)
+        told = None if watch is None else partial(self._tell, watch)
+        if not decoding.write(reader, written, eos=self.eos, limit=limit, on_step=told):
+            raise Unwanted
+        return written
+
+    def _tell(self, watch: Watch, tokens: Tokens) -> bool:
+        return watch(self._text(tokens))
+
+    def _write(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        """The texts of the chats of one pass."""
+        if len(requests) == 1:
+            return [self._alone(requests[0])]
+        prompts = [self.prompt_ids(r.messages) for r in requests]
+        watches = [None if r.watch is None else partial(self._tell, r.watch) for r in requests]
+        limits = [r.max_tokens for r in requests]
+        written = decoding.write_many(self.model, prompts, eos=self.eos, limits=limits, on_steps=watches)
+        return [
+            self._alone(r) if w.least_margin < self.doubt else Unwanted() if w.ended else self._generation(w)
+            for r, w in zip(requests, written, strict=True)
+        ]
+
+    def _alone(self, request: Request) -> Generation | Unwanted:
+        try:
+            return self.generate(request.messages, max_tokens=request.max_tokens, watch=request.watch)
+        except Unwanted as ended:
+            return ended
+
+    # --- checking ---
+
+    def _confirm(self, requests: Sequence[Request]) -> list[Generation]:
+        keys = [(tuple(self.prompt_ids(r.messages)), r.draft or "", r.max_tokens) for r in requests]
+        found = {key: self._checked[key] for key in keys if key in self._checked}
+        fresh = [key for key in dict.fromkeys(keys) if key not in found]
+        drafts = {key: self._draft(key[1])[: key[2]] for key in fresh}
+        for chosen in passes({key: len(key[0]) + len(drafts[key]) for key in fresh}):
+            for key, agreed in zip(chosen, self._agreed(chosen, drafts), strict=True):
+                found[key] = self._checked[key] = self._judged(list(key[0]), drafts[key], agreed, key[2])
+        while len(self._checked) > REMEMBERED:
+            del self._checked[next(iter(self._checked))]
+        return [found[key] for key in keys]
+
+    def _draft(self, text: str) -> Tokens:
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.eos]
+
+    def _agreed(self, keys: Sequence[Check], drafts: Mapping[Check, Tokens]) -> Iterator[Written]:
+        """The part of each draft that the model would have written itself."""
+        fixed = self._opening()
+        opening = fixed if all(self._opens(key[0]) for key in keys) else decoding.opened(self.model)
+        known = opening.length
+        rows = decoding.check_many(opening, [list(key[0][known:]) for key in keys], [drafts[key] for key in keys])
+        for key, logits in zip(keys, rows, strict=True):
+            agreed = first_difference(logits.argmax(-1).tolist(), drafts[key])
+            written = Written()
+            written.add(logits[:agreed], drafts[key][:agreed])
+            yield written
+
+    def _judged(self, prompt: Tokens, draft: Tokens, agreed: Written, limit: int) -> Generation:
+        """The outcome of a check: the draft itself, or the greedy text from where the model differs."""
+        whole = len(agreed.tokens) == len(draft)
+        written = self._sure(prompt, agreed, limit, None) if whole else self._go_on(prompt, agreed, limit, None)
+        return replace(self._generation(written), confirmed=first_difference(written.tokens, draft) / len(draft))
+
+    # --- the opening that every prompt shares ---
+
+    def _opened(self, prompt: Sequence[int]) -> tuple[Reader, Tokens]:
+        """A reader that has read as much of a prompt as was read before, and the rest of the prompt."""
+        fixed = self._opening()
+        if not self._opens(prompt):
+            return decoding.opened(self.model), list(prompt)
+        return fixed.copied(), list(prompt[fixed.length :])
+
+    def _opens(self, prompt: Sequence[int]) -> bool:
+        return tuple(prompt[: len(self._fixed)]) == self._fixed
+
+    def _opening(self) -> Reader:
+        """A reader of the tokens that all prompts begin with: the system prompt and what the template puts there."""
+        if self._read is None:
+            first, second = (self.prompt_ids(messages(word)) for word in ("Why?", "How many?"))
+            self._fixed = tuple(first[: first_difference(first, second)])
+            self._read = decoding.opened(self.model)
+            if self._fixed:
+                self._read.read(self._fixed)
+        return self._read
+
+    # --- out ---
+
+    def _generation(self, written: Written) -> Generation:
+        tokens = written.tokens
+        stopped = bool(tokens) and tokens[-1] == self.eos
+        return Generation(self._text(tokens), tuple(written.logprobs), tuple(written.margins), stopped)
+
+    def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def load_model(folder: Path, form: str) -> Any:
-    """The model of a folder, ready to answer. Raises IntegrityError when a weight is not finite."""
-    dtype = getattr(torch, form)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise IntegrityError(f"{folder.name} holds weights that are not finite numbers.")
-    return model
-
-
-def scores(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Log-probability of each token and the best logit's margin over the second; logits is [tokens, vocabulary]."""
-    if not len(tokens):
-        return (), ()
-    chosen = logits.log_softmax(-1).gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0]
-    best = logits.topk(2, dim=-1).values
-    return tuple(chosen.tolist()), tuple((best[:, 0] - best[:, 1]).tolist())
-
-
-def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many leading items are equal."""
-    for position, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return position
-    return min(len(left), len(right))
+def passes(sizes: Mapping[Name, int]) -> Iterator[list[Name]]:
+    """Things of given lengths in groups of about the same length, each small enough for one pass."""
+    group: list[Name] = []
+    for name in sorted(sizes, key=lambda n: sizes[n]):
+        if len(group) == PASS_ROWS or (group and sizes[name] * (len(group) + 1) > PASS_TOKENS):
+            yield group
+            group = []
+        group.append(name)
+    if group:
+        yield group

@@ -16,10 +16,11 @@ from bot import blocks, safety
 from bot.blocks import Block
 from bot.delivery import Parts
 from bot.teaching import Conflict
-from storage import corrections, evidence, health, nights, registry
+from storage import corrections, evidence, grounds, health, nights, registry
 from storage.database import Database
-from storage.domain import Correction, NightlyRun, Status
+from storage.domain import Correction, Memory, NightlyRun, Status
 from storage.errors import ConflictError, UserError
+from storage.grounds import Stale
 from storage.health import Change, Day, Fate
 
 PAGE = 5
@@ -65,10 +66,12 @@ class Contents:
     night: NightlyRun | None
     mine: tuple[Correction, ...]
     learnt: frozenset[int]
+    proofs: Mapping[int, str] = field(default_factory=dict)
     pending: tuple[Correction, ...] = ()
     admin: bool = False
     approved: tuple[Correction, ...] = ()
     conflicts: Mapping[int, tuple[Conflict, ...]] = field(default_factory=dict)
+    stale: Mapping[int, Stale] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
     days: tuple[Day, ...] = ()
     champion: str = ""
@@ -141,15 +144,28 @@ def gather(database: Database, user: str, *, admin: bool, version: str) -> Conte
         night=night,
         mine=tuple(reversed([row for row in everything if row.author == user]))[:MINE],
         learnt=frozenset(i for i, memory in memories.items() if memory.memorised),
+        proofs=proofs(database, version, memories),
         pending=pending,
         admin=admin,
         approved=tuple(row for row in everything if row.status is Status.APPROVED) if admin else (),
         conflicts={row.id: conflicts(database, row) for row in pending},
+        stale=grounds.stale(database) if admin else {},
         changes=health.fates(database, night) if night else (),
         days=health.week(database) if admin else (),
         champion=registry.alias(database, "champion") or "",
         previous=registry.alias(database, "previous") or "",
     )
+
+
+def proofs(database: Database, version: str, memories: Mapping[int, Memory]) -> dict[int, str]:
+    """What the exam of the serving model measured of each correction, in words."""
+    since = registry.since(database, version)
+    return {
+        i: evidence.proof_in_words(
+            {"version": version, "memorised": memory.memorised, "since": since.get(i), **memory.proof}
+        )
+        for i, memory in memories.items()
+    }
 
 
 def conflicts(database: Database, row: Correction) -> tuple[Conflict, ...]:
@@ -229,14 +245,18 @@ def queue(contents: Contents, page: int) -> list[Block]:
 
 
 def approved_answers(contents: Contents, page: int) -> list[Block]:
-    """One page of the approved answers, newest first, each with the way to withdraw it."""
-    rows = tuple(reversed(contents.approved))
+    """One page of the approved answers, stale ones first, then newest first, each with the way to withdraw it."""
+    rows = tuple(sorted(contents.approved, key=lambda row: (row.id not in contents.stale, -row.id)))
     if not rows:
         return [blocks.section("*Approved answers*\nNone yet.")]
     page, last = turned(len(rows), page)
     shown = [blocks.section(f"*Approved answers: {len(rows)}*")]
     for row in rows[page * PAGE : (page + 1) * PAGE]:
         state = "learnt by heart" if row.id in contents.learnt else "answered word for word"
+        if row.id in contents.proofs:
+            state += f": {safety.inline(contents.proofs[row.id], 300)}"
+        if row.id in contents.stale:
+            state = f"out of date: {safety.inline(contents.stale[row.id].in_words, 200)}; documents answer for now"
         text = f"{safety.bold(row.question)}\n{safety.inline(row.answer, 300)}\n_{state}_"
         shown.append(blocks.section(text, blocks.closer_look(row)))
     return [*shown, *turning("home_approved", page, last)]
@@ -261,9 +281,7 @@ def turning(action: str, page: int, last: int) -> list[Block]:
 def my_corrections(contents: Contents) -> list[Block]:
     """The person's own corrections, newest first, and what became of them."""
     if not contents.mine:
-        return [
-            blocks.section("*My corrections*\nNone yet. Press the thumb down under an answer to write the first.")
-        ]
+        return [blocks.section("*My corrections*\nNone yet. Press the thumb down under an answer to write the first.")]
     lines = [blocks.section("*My corrections*")]
     for row in contents.mine:
         state = STATES[row.status] + (", learnt by heart" if row.id in contents.learnt else "")

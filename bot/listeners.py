@@ -15,8 +15,8 @@ from slack_sdk.errors import SlackApiError
 
 from bot import answer_views, answers, blocks, channels, delivery, greeting, home, safety
 from bot.answers import Target
+from bot.asking import Asked
 from bot.delivery import Parts, Place, guarded
-from bot.desk import Asked
 from bot.questions import NOTHING_ASKED, ask, hear, scopes_of
 from storage import asked as asked_log
 from storage import conversations, corrections
@@ -100,6 +100,7 @@ async def ask_privately(parts: Parts, body: Body, question: str) -> None:
     place = command_place(body)
     if not await channels.allows(parts, place, question, named=True):
         return
+    await parts.keep_pace(parts.questions, place.user)
     scopes = scopes_of(place.channel, str(body.get("channel_name") or ""))
     route = await channels.route_for(parts, place.channel)
     answer = await ask(parts, Asked(question, place.user, place.channel, scopes=scopes, route=route), place)
@@ -135,6 +136,7 @@ async def share(parts: Parts, body: Body) -> None:
 
 async def vote(parts: Parts, body: Body) -> None:
     """Store a thumb, whoever gives it; a thumb down first opens the modal, because its trigger lives three seconds."""
+    await parts.keep_pace(parts.teaching, str(body["user"]["id"]))
     direction, _, number = pressed(body).partition(":")
     value = -1 if direction == "down" else 1
     try:
@@ -201,6 +203,7 @@ async def open_modal(parts: Parts, body: Body, view: Body) -> None:
 
 async def not_my_question(parts: Parts, body: Body) -> None:
     """Remember that a question is not the taught one, and look into the documents instead."""
+    await parts.keep_pace(parts.teaching, str(body["user"]["id"]))
     answer = await parts.stored(conversations.get_answer, int(pressed(body)))
     question = await parts.stored(conversations.get_question, answer.question_id)
     if answer.correction_id is not None:

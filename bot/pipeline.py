@@ -5,11 +5,14 @@
     otherwise, passages that answer it                          -> RETRIEVED  with sources
     not sure                                                    -> ABSTAINED  nearest pages
 
-Every decision asks a calibrated probability of `bot.confidence`; thresholds live on the model version.
+A taught answer that is only probably meant ("the closest I was taught") competes with the documents: the surer one is
+given. One whose page was changed since it was taught gives way to the documents. Every decision asks a calibrated
+probability of `bot.confidence`, thresholds live on the model version, and all that was weighed is stored.
 """
 
+import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -17,16 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot import prompt, quoting
-from bot.confidence import Confidence, Features, Head, memory_features, pair_features
+from bot.confidence import Confidence, Features, memory_features, pair_features
 from bot.generation import Engine
 from retrieval.retriever import Hit
 from retrieval.taught import Encoder, Match, TaughtQuestions
 from storage.domain import WORKSPACE, Answer, Memory, Question, Route, Source, Style
+from storage.errors import EngineError
 
 PASSAGES_READ = 4
 PASSAGES_SHOWN = 3
 ROUTES = ("auto", "memory", "raw", "documents")
 ABSTENTION = "I don't know. If you do, teach me, and I will know it next time."
+ABSTENTION_ALONE = (
+    "I don't know: my language model cannot be reached just now, and no approved answer or page fits. "
+    "Ask again later, or teach me."
+)
+log = logging.getLogger(__name__)
 
 
 class Searcher(Protocol):
@@ -58,6 +67,8 @@ class Tools:
     searcher: Searcher
     model: Model
     max_tokens: int = 96
+    stale: Callable[[], Collection[int]] = frozenset
+    """The corrections whose page was changed since they were taught."""
 
 
 @dataclass
@@ -68,6 +79,8 @@ class Work:
     scopes: Collection[str]
     vector: NDArray[np.float32]
     timings: dict[str, float] = field(default_factory=dict)
+    weighed: dict[str, Features] = field(default_factory=dict)
+    engine_failed: bool = False
     _mark: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
@@ -75,6 +88,25 @@ class Work:
         now = time.perf_counter()
         self.timings[stage] = round(self.timings.get(stage, 0.0) + 1000 * (now - self._mark), 2)
         self._mark = now
+
+    def decided(self, reply: Answer) -> Answer:
+        """The answer with its clock, and with the features of what was weighed and not given (`head/feature`)."""
+        others = {
+            f"{head}/{name}": value
+            for head, features in self.weighed.items()
+            if features is not reply.features
+            for name, value in features.items()
+        }
+        total = round(sum(self.timings.values()), 2)
+        return replace(reply, features=reply.features | others, timings=self.timings | {"total_ms": total})
+
+    def without_engine(self, error: EngineError, *, forced: bool = False) -> None:
+        """Go on without the model, which is said where no answer comes of it; raise when its route was forced."""
+        if forced:
+            raise error
+        log.warning("answered without the model: %s", error)
+        self.lap("model_ms")
+        self.engine_failed = True
 
 
 def answer(tools: Tools, question: Question, *, scopes: Collection[str] = (WORKSPACE,), route: str = "auto") -> Answer:
@@ -87,17 +119,26 @@ def answer(tools: Tools, question: Question, *, scopes: Collection[str] = (WORKS
         reply = closed_book(tools, work)
     if reply is None and route in ("auto", "memory"):
         reply = from_teaching(tools, work, forced=route == "memory")
-    if reply is None and route in ("auto", "documents"):
-        reply = from_documents(tools, work)
-    reply = reply or abstain(tools, work, [], {}, 0.0)
-    return replace(reply, timings=work.timings | {"total_ms": round(sum(work.timings.values()), 2)})
+    if route in ("auto", "documents") and (reply is None or reply.style is Style.RELATED):
+        reply = surer(reply, from_documents(tools, work))
+    return work.decided(reply or abstain(tools, work, [], {}, 0.0))
+
+
+def surer(related: Answer | None, read: Answer) -> Answer:
+    """What was read, unless the closest taught answer is at least as likely to be right."""
+    if related is None or (read.route is Route.RETRIEVED and read.confidence > related.confidence):
+        return read
+    return related
 
 
 def from_teaching(tools: Tools, work: Work, *, forced: bool) -> Answer | None:
     """The answer to the nearest taught question, if it is surely (or nearly) the same question."""
-    match = tools.taught.nearest(work.vector, work.scopes)
+    match = tools.taught.nearest(work.question.text, work.vector, work.scopes)
     work.lap("taught_ms")
     if match is None:
+        return None
+    if match.correction_id in tools.stale() and not forced:
+        work.weighed["taught"] = {"stale": 1.0, "correction": float(match.correction_id)}
         return None
     memory = tools.model.memories.get(match.correction_id)
     if memory is not None and (memory.memorised or forced):
@@ -110,20 +151,22 @@ def from_teaching(tools: Tools, work: Work, *, forced: bool) -> Answer | None:
 def memorised(tools: Tools, work: Work, match: Match, *, forced: bool) -> Answer | None:
     """The model's own words, asked in the taught wording; None when it does not confirm the stored answer."""
     chat = prompt.messages(match.question)
-    generation = tools.model.engine.confirm(chat, match.answer, max_tokens=tools.max_tokens)
+    try:
+        generation = tools.model.engine.confirm(chat, match.answer, max_tokens=tools.max_tokens)
+    except EngineError as error:
+        work.without_engine(error, forced=forced)
+        return None
     features = memory_features(work.question.text, match, generation)
     work.lap("model_ms")
     if generation.confirmed < 1.0 and not forced:
         return None
-    head = tools.model.confidence.head("memorised")
-    return taught_answer(tools, work, match, Route.MEMORISED, generation.text, head, features, forced=forced)
+    return taught_answer(tools, work, match, Route.MEMORISED, generation.text, features, forced=forced)
 
 
 def approved(tools: Tools, work: Work, match: Match, *, forced: bool) -> Answer | None:
     """The stored answer, word for word."""
     features = pair_features(work.question.text, match)
-    head = tools.model.confidence.head("same")
-    return taught_answer(tools, work, match, Route.APPROVED, match.answer, head, features, forced=forced)
+    return taught_answer(tools, work, match, Route.APPROVED, match.answer, features, forced=forced)
 
 
 def taught_answer(
@@ -132,13 +175,15 @@ def taught_answer(
     match: Match,
     route: Route,
     text: str,
-    head: Head,
     features: Features,
     *,
     forced: bool,
 ) -> Answer | None:
     """An answer that names the taught question: direct when sure, "the closest I was taught" when half sure."""
+    name = "memorised" if route is Route.MEMORISED else "same"
+    head = tools.model.confidence.head(name)
     confidence = head.probability(features)
+    work.weighed[name] = features
     if confidence < head.related and not forced:
         return None
     style = Style.DIRECT if confidence >= head.direct else Style.RELATED
@@ -184,7 +229,11 @@ def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
     if tools.model.confidence.reading == "quoted" or not found:
         return None
     chat = prompt.messages(work.question.text, [h.passage.titled for h in found])
-    generation = tools.model.engine.generate(chat, max_tokens=tools.max_tokens)
+    try:
+        generation = tools.model.engine.generate(chat, max_tokens=tools.max_tokens)
+    except EngineError as error:
+        work.without_engine(error)
+        return None
     work.lap("model_ms")
     features = search_features(found) | {
         "mean_logprob": max(-5.0, generation.mean_logprob),
@@ -196,12 +245,14 @@ def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
 
 def documents_answer(tools: Tools, work: Work, style: Style, text: str, features: Features, used: list[Hit]) -> Answer:
     """An answer from documents with its sources and its probability."""
+    confidence = tools.model.confidence.head(style.value).probability(features)
+    work.weighed[style.value] = features
     return Answer(
         question_id=work.question.id,
         text=text,
         route=Route.RETRIEVED,
         style=style,
-        confidence=tools.model.confidence.head(style.value).probability(features),
+        confidence=confidence,
         model_version=tools.model.version,
         sources=sources(used),
         features=features,
@@ -228,7 +279,7 @@ def abstain(tools: Tools, work: Work, found: list[Hit], features: Features, conf
     """Say so, and show the nearest pages; `confidence` is of the answer that was held back."""
     return Answer(
         question_id=work.question.id,
-        text=ABSTENTION,
+        text=ABSTENTION_ALONE if work.engine_failed else ABSTENTION,
         route=Route.ABSTAINED,
         style=Style.NONE,
         confidence=confidence,

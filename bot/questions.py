@@ -10,16 +10,19 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from bot import answers, channels, delivery, safety, threads
 from bot.answers import Target
+from bot.asking import Asked
 from bot.delivery import UNREACHABLE, Parts, Place, guarded
-from bot.desk import Asked
+from bot.growing import Growing
 from storage import asked as asked_log
-from storage import conversations, corrections, handoffs
+from storage import channels as channel_log
+from storage import conversations, corrections, handoffs, private
 from storage.database import Database
 from storage.domain import WORKSPACE, Answer, Route, Status
 from storage.errors import UserError
@@ -32,11 +35,15 @@ SPOKEN = (None, "file_share", "thread_broadcast")
 """The subtypes of messages that a person wrote as such; all others are housekeeping."""
 STAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 CALLS_MANY = re.compile(r"<!(?:here|channel|everyone|subteam)")
+PRIVATE_KINDS = ("group", "mpim")
+"""How Slack calls private channels and group messages in an event."""
 NOTHING_ASKED = "Ask me something, for example: how many days of leave do I have?"
 WELCOME = f"You are welcome. {NOTHING_ASKED}"
 STATUS_SECONDS = 90.0
 """Slack drops a status after two minutes, so it is set again before."""
 LOADING = ("Looking for what I was taught…", "Reading the pages…", "Making sure of the answer…")
+THINKING = "is thinking..."
+COUNT_SECONDS = 5.0
 MOST_REMEMBERED = 1000
 
 
@@ -227,24 +234,37 @@ async def reply(parts: Parts, said: Said, meant: Meant, question: str) -> None:
     if threads.is_courtesy(question):
         await delivery.tell(parts, said.place, WELCOME)
         return
+    kept = private.kept(question, parts.settings.names("COMPANY_CONTACTS"))
     earlier = await parts.stored(asked_log.message, said.channel, said.ts) if said.edited else None
-    if earlier is not None and earlier.said == question:
+    if earlier is not None and earlier.said == kept:
         return
+    await parts.keep_pace(parts.questions, said.user)
+    if said.kind in PRIVATE_KINDS:
+        await parts.stored(channel_log.note_private, said.channel)
     whole = await in_context(parts, said, question)
-    async with contextlib.nullcontext() if meant is Meant.OVERHEARD else thinking(parts, said):
-        answer = await look_up(parts, said, whole)
+    growing = await watched(parts, said, meant, edited=earlier is not None)
+    async with contextlib.nullcontext() if meant is Meant.OVERHEARD else thinking(parts, said, growing):
+        answer = await look_up(parts, said, whole, growing)
     if meant is Meant.OVERHEARD and answer.route is Route.ABSTAINED:
         return
     parts.answering.pop((said.channel, said.ts), None)
     thread = said.place.thread
-    await parts.stored(
-        asked_log.note, said.channel, said.ts, thread=thread, said=question, question_id=answer.question_id
-    )
+    await parts.stored(asked_log.note, said.channel, said.ts, thread=thread, said=kept, question_id=answer.question_id)
     understood = whole.text if whole.added is not None else ""
-    await show(parts, said, answer, earlier.posts if earlier else (), understood)
+    await show(parts, said, answer, earlier.posts if earlier else (), understood, growing)
 
 
-async def show(parts: Parts, said: Said, answer: Answer, old: tuple[str, ...], understood: str) -> None:
+async def watched(parts: Parts, said: Said, meant: Meant, *, edited: bool) -> Growing | None:
+    """What shows an answer while the model writes it, where a new one comes into the thread for everybody to see."""
+    private = said.shared or (await channels.of(parts, said.channel)).private_answers
+    if private or edited or meant is Meant.OVERHEARD:
+        return None
+    return Growing(parts, said.channel, said.place.thread, said.user)
+
+
+async def show(
+    parts: Parts, said: Said, answer: Answer, old: tuple[str, ...], understood: str, growing: Growing | None = None
+) -> None:
     """Bring an answer to where it belongs: in the thread, in the place of an older one, or only to the asker."""
     if said.shared or (await channels.of(parts, said.channel)).private_answers:
         place = replace(said.place, thread=said.thread, public=False)
@@ -254,7 +274,7 @@ async def show(parts: Parts, said: Said, answer: Answer, old: tuple[str, ...], u
         await answers.replace_answer(parts, answer, said.target, old, understood=understood)
         await hush(parts, said)
     else:
-        await answers.send_answer(parts, answer, said.target, understood=understood)
+        await answers.send_answer(parts, answer, said.target, understood=understood, growing=growing)
 
 
 async def in_context(parts: Parts, said: Said, question: str) -> Completed:
@@ -269,7 +289,7 @@ async def in_context(parts: Parts, said: Said, question: str) -> Completed:
     return Completed(question) if found is None else Completed(found.question, found.added)
 
 
-async def look_up(parts: Parts, said: Said, whole: Completed) -> Answer:
+async def look_up(parts: Parts, said: Said, whole: Completed, growing: Growing | None = None) -> Answer:
     """The answer to a question.
 
     A completed follow-up reads almost like the question before it, so "the same question?" would say yes to the wrong
@@ -280,7 +300,8 @@ async def look_up(parts: Parts, said: Said, whole: Completed) -> Answer:
     if added is not None and route == "auto" and not await parts.stored(taught_about, added):
         route = "documents"
     scopes = scopes_of(said.channel, said.kind)
-    asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route)
+    show_partly = None if growing is None else growing.take
+    asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route, show_partly)
     answer = await ask(parts, asked, said.place)
     taught = answer.route in (Route.APPROVED, Route.MEMORISED)
     if taught and added is not None and not threads.covers(answer.taught_question, added):
@@ -294,16 +315,32 @@ def taught_about(database: Database, added: frozenset[str]) -> bool:
 
 
 async def ask(parts: Parts, asked: Asked, place: Place) -> Answer:
-    """Leave a question at the desk and wait for its answer; who has to wait long is told so. Raises UserError."""
-    parts.waiting += 1
-    number = parts.waiting
+    """Leave a question at the desk and wait for its answer; who has to wait long is told so. Raises UserError.
+
+    Whoever stops waiting ends the work on it too.
+    """
+    future = await asyncio.to_thread(parts.desk.submit, asked)
+    number = parts.desk.place(future)
+    if future.done() or number <= parts.settings.integer("QUEUE_NOTICE"):
+        return await asyncio.wrap_future(future)
+    parts.begin(delivery.tell(parts, replace(place, public=False), in_line(number)))
+    counting = parts.begin(count_down(parts, future, place))
     try:
-        future = await asyncio.to_thread(parts.desk.submit, asked)
-        if not future.done() and number > parts.settings.integer("QUEUE_NOTICE"):
-            parts.begin(delivery.tell(parts, replace(place, public=False), in_line(number)))
         return await asyncio.wrap_future(future)
     finally:
-        parts.waiting -= 1
+        counting.cancel()
+
+
+async def count_down(parts: Parts, future: "Future[Answer]", place: Place) -> None:
+    """Show somebody's place in the line in the status, as often as it changes and no more than Slack can take."""
+    told = 0
+    while place.thread and (number := parts.desk.place(future)) > 1:
+        if number != told:
+            await set_status(parts, place, f"is answering others first; you are number {number}")
+        told = number
+        await asyncio.sleep(COUNT_SECONDS)
+    if told:
+        await set_status(parts, place, THINKING, loading_messages=list(LOADING))
 
 
 def in_line(number: int) -> str:
@@ -321,13 +358,15 @@ def scopes_of(channel: str, kind: str = "") -> tuple[str, ...]:
 
 
 @contextlib.asynccontextmanager
-async def thinking(parts: Parts, said: Said) -> AsyncIterator[None]:
+async def thinking(parts: Parts, said: Said, growing: Growing | None = None) -> AsyncIterator[None]:
     """Show that an answer is coming, as long as it takes; taken back when none comes."""
     shown = asyncio.create_task(think(parts, said))
     try:
         yield
     except BaseException:
         shown.cancel()
+        if growing is not None:
+            await growing.withdrawn()
         await hush(parts, said)
         raise
     finally:
@@ -336,20 +375,20 @@ async def thinking(parts: Parts, said: Said) -> AsyncIterator[None]:
 
 async def think(parts: Parts, said: Said) -> None:
     """Keep the status up."""
-    while await set_status(parts, said, "is thinking...", loading_messages=list(LOADING)):
+    while await set_status(parts, said.place, THINKING, loading_messages=list(LOADING)):
         await asyncio.sleep(STATUS_SECONDS)
 
 
 async def hush(parts: Parts, said: Said) -> None:
     """Take the status back where no message takes it away."""
-    await set_status(parts, said, "")
+    await set_status(parts, said.place, "")
 
 
-async def set_status(parts: Parts, said: Said, status: str, **more: Any) -> bool:
+async def set_status(parts: Parts, place: Place, status: str, **more: Any) -> bool:
     """Set the status of a thread; whether Slack took it."""
     try:
         await parts.client.assistant_threads_setStatus(
-            channel_id=said.channel, thread_ts=said.place.thread, status=status, **more
+            channel_id=place.channel, thread_ts=place.thread, status=status, **more
         )
     except UNREACHABLE as error:
         log.debug("no status was shown: %s", error)

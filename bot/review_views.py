@@ -10,12 +10,14 @@ from bot import blocks, safety
 from bot.blocks import Block
 from bot.teaching import Conflict
 from storage.domain import Passage, Status
-from storage.evidence import Asked, Dossier, Rival, stamp
+from storage.evidence import Asked, Dossier, Rival, proof_in_words, stamp
 
 SIDE = 900
 """Characters of one side of a comparison; Slack takes 2,000."""
 MOST_RIVALS = 3
+MOST_ALIKE = 8
 APPROVE, REPLACE, SAVE, REJECT, WITHDRAW = "approve", "replace", "save", "reject", "withdraw"
+BOTH, RELEASE = "both", "release"
 LABELS = {
     APPROVE: "Approve",
     SAVE: "Only save my wording",
@@ -48,6 +50,8 @@ def comparison(dossier: Dossier, warning: str = "") -> list[Block]:
     """Everything that speaks for and against a correction, side by side."""
     row, evidence = dossier.row, dossier.evidence
     shown = [blocks.section(f":warning: {warning}")] if warning else []
+    if dossier.held_with:
+        shown.append(blocks.section(held_words(dossier)))
     shown += [
         blocks.section(f"*Question*\n{safety.clip(row.question, 1500)}"),
         blocks.context(f"{asked_line(evidence.asked)} · {blocks.card_line(row)}"),
@@ -56,6 +60,23 @@ def comparison(dossier: Dossier, warning: str = "") -> list[Block]:
     shown += [blocks.context(rival_line(rival)) for rival in dossier.rivals[:MOST_RIVALS]]
     shown.append(blocks.context(f"This correction · {proof_words(evidence.proof)}"))
     return [*shown, blocks.divider()]
+
+
+def held_words(dossier: Dossier) -> str:
+    """Why a correction is held, with the texts of those it is like; the whole group at one look."""
+    lines = [f":no_entry: *Held*: it came with {len(dossier.held_with)} that say nearly the same."]
+    lines += [
+        f"{row.id}, {row.status.value}, by {safety.person(row.author)}: {safety.inline(row.question, 80)} "
+        f"\u2192 {safety.inline(row.answer, 120)}"
+        for row in dossier.held_with[:MOST_ALIKE]
+    ]
+    more = len(dossier.held_with) - MOST_ALIKE
+    return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
+
+
+def without(labels: dict[str, str], name: str) -> dict[str, str]:
+    """The other labels."""
+    return {key: label for key, label in labels.items() if key != name}
 
 
 def grid(dossier: Dossier) -> Block:
@@ -113,16 +134,7 @@ def proof_words(proof: dict[str, Any] | None) -> str:
     """What the exam of the serving model measured of one correction, in words."""
     if proof is None:
         return "not trained yet"
-    told = ["in the weights" if proof.get("memorised") else "not in the weights"]
-    told[0] += f" of {safety.inline(str(proof.get('version', '')), 60)}"
-    if "taught" in proof:
-        told.append(f"taught wording {'right' if proof['taught'] else 'wrong'}")
-    told += [
-        f"{label} {counts[0]} of {counts[1]}"
-        for name, label in (("unseen", "unseen wordings right"), ("near_misses_bluffed", "near-misses answered"))
-        if isinstance(counts := proof.get(name), list) and len(counts) == 2
-    ]
-    return ", ".join(told)
+    return safety.inline(proof_in_words(proof), 600)
 
 
 # --- the modals ---
@@ -204,6 +216,10 @@ def decision_input(dossier: Dossier) -> Block:
     labels = dict(LABELS)
     if rival := contradicted(dossier):
         labels = {APPROVE: LABELS[APPROVE], REPLACE: f"Approve, withdraw correction {rival.row.id}", **labels}
+        if rival.row.status is Status.APPROVED:
+            labels = {REPLACE: labels[REPLACE], BOTH: "Approve, let both stand", **without(labels, APPROVE)}
+    if dossier.held_with:
+        labels = {RELEASE: "Release it, decide later", **{k: labels[k] for k in (SAVE, REJECT)}}
     options = [{"text": blocks.plain(label), "value": value} for value, label in labels.items()]
     element = {"type": "radio_buttons", "action_id": "value", "options": options}
     return blocks.input_of("decision", "Decision", element, optional=False)

@@ -8,11 +8,11 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from bot import delivery, forms, safety
+from bot import delivery, forms
 from bot.delivery import Parts, Place, guarded
 from bot.listeners import prefill
 from bot.teaching import Proposal
-from storage import conversations, corrections
+from storage import conversations, corrections, private
 from storage.domain import Answer, Status, Style
 from storage.errors import NotFoundError, UserError
 
@@ -26,6 +26,7 @@ Body = dict[str, Any]
 PATIENCE = 2.0
 """Seconds that a modal waits for a verdict; Slack closes it with an error after three."""
 SENT = "Thank you. Your correction {id} was sent for review; I tell you when it is decided."
+MASKED = "I masked an e-mail address or a phone number in it, because what I learn is for everybody."
 NOTED = "Thank you, noted. If you know the right answer, press the thumb again and write it down."
 
 
@@ -45,6 +46,7 @@ async def submit(parts: Parts, ack: "AsyncAck", body: Body) -> None:
     """Take a correction: refuse it at its field, or close the modal and send it for review."""
     place, form, told = submitted_place(body), form_of(body), metadata_of(body)
     try:
+        await parts.keep_pace(parts.teaching, place.user)
         answer = await parts.stored(conversations.get_answer, int(told["answer"]))
         if form.get("reason"):
             await parts.stored(conversations.vote, answer.id, place.user, -1, reason=form["reason"])
@@ -87,7 +89,7 @@ def check(form: dict[str, str]) -> None:
     """Raise UserError for what the desk would refuse too, while the modal is still open."""
     for name in ("question", "answer"):
         corrections.clean(form[name], name)
-    secrets = safety.find_secrets("\n".join(form[n] for n in ("question", "answer", "source")))
+    secrets = private.find_secrets("\n".join(form[n] for n in ("question", "answer", "source")))
     if secrets:
         raise UserError(f"This holds a secret ({', '.join(secrets)}); remove it and send it again.")
 
@@ -95,7 +97,7 @@ def check(form: dict[str, str]) -> None:
 def field_of(error: UserError, form: dict[str, str]) -> str:
     """The field under which a modal shows an error."""
     if "secret" in str(error):
-        return next((n for n in ("question", "answer", "source") if safety.find_secrets(form[n])), "answer")
+        return next((n for n in ("question", "answer", "source") if private.find_secrets(form[n])), "answer")
     return "question" if "question" in str(error) else "answer"
 
 
@@ -127,7 +129,8 @@ async def replaced_by(parts: Parts, form: dict[str, str], answer_id: int) -> int
 async def proposed(parts: Parts, place: Place, pending: "asyncio.Future[Proposal]") -> None:
     """Tell the author, and put the correction before the reviewers."""
     proposal = await pending
-    await delivery.tell(parts, place, SENT.format(id=proposal.correction.id))
+    told = SENT.format(id=proposal.correction.id)
+    await delivery.tell(parts, place, f"{told} {MASKED}" if proposal.masked else told)
     await delivery.post_card(parts, proposal.correction, proposal.conflicts)
 
 

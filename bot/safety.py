@@ -1,13 +1,14 @@
 """What may leave: text that others wrote, made harmless for a chat that formats, links and notifies.
 
-Escaping, links, mentions, splitting, secrets and personal data, all on plain strings. It knows Slack's text
+Escaping, links, mentions and splitting, all on plain strings; secrets are `storage.private`'s. It knows Slack's text
 syntax but nothing of Slack's API, of answers or of models.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
+
+from storage.private import find_secrets as find_secrets
+from storage.private import redact_secrets as redact_secrets
 
 SECTION_CHARS = 2900
 """One section block takes 3,000 characters; the rest is room for a reopened code fence."""
@@ -196,113 +197,3 @@ def spoken_target(target: str) -> str:
 def mentions(text: str) -> tuple[str, ...]:
     """The user ids that a message names."""
     return tuple(re.findall(r"<@([UW][A-Z0-9]+)(?:\|[^>]*)?>", text))
-
-
-# --- secrets and personal data ---
-
-
-def luhn(digits: str) -> bool:
-    """Whether a number passes the check of payment cards (ISO/IEC 7812-1)."""
-    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
-    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
-
-
-def iban(text: str) -> bool:
-    """Whether a bank account number passes its check (ISO 13616, modulo 97)."""
-    compact = re.sub(r"\s", "", text).upper()
-    moved = compact[4:] + compact[:4]
-    return 15 <= len(compact) <= 34 and int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
-
-
-def card(text: str) -> bool:
-    """Whether the digits are a payment card and not just a long number."""
-    digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
-
-
-def telling(value: str) -> bool:
-    """Whether what follows `password:` looks like a value and not like a sentence about passwords."""
-    return bool(re.search(r"[0-9]|[^\w.,;:!?'\"()-]", value)) and not value.startswith(("http://", "https://", "<"))
-
-
-def unmarked(value: str) -> bool:
-    """Whether a value is not our own note that one was removed."""
-    return not value.startswith("(")
-
-
-@dataclass(frozen=True)
-class Secret:
-    """One kind of secret: its name, its shape, and a check of what the shape found (its last group)."""
-
-    kind: str
-    shape: re.Pattern[str]
-    check: Callable[[str], bool] = bool
-
-
-SECRETS: tuple[Secret, ...] = (
-    Secret(
-        "private key",
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*-----|.*)", re.DOTALL),
-    ),
-    Secret("AWS key", re.compile(r"\b((?:AKIA|ASIA)[0-9A-Z]{16})\b")),
-    Secret("Slack token", re.compile(r"\b(x(?:ox[abeoprs]|app)-[A-Za-z0-9-]{10,})")),
-    Secret("Slack webhook", re.compile(r"(https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9/]+)")),
-    Secret("GitHub token", re.compile(r"\b(gh[opusr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})\b")),
-    Secret(
-        "API key",
-        re.compile(r"\b((?:sk|pk|rk)[-_](?:live|test|proj|ant|or)[-_][A-Za-z0-9_-]{10,}|sk-[A-Za-z0-9]{20,})\b"),
-    ),
-    Secret("API key", re.compile(r"\b(AIza[0-9A-Za-z_-]{35}|glpat-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36})\b")),
-    Secret("JSON web token", re.compile(r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})")),
-    Secret("password in a link", re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@]{1,100}:([^\s/:@]{1,100})@")),
-    Secret(
-        "password",
-        re.compile(
-            r"(?i)\b(?:password|passwort|passphrase|passwd|pwd)\b[\"']?"
-            r"\s*(?:[:=]|\bis\b)\s*[\"'`]?([^\s\"'`,;]{4,})"
-        ),
-        telling,
-    ),
-    Secret("password", re.compile(r"(?i)\b(?:password|passwd|pwd)=[\"'`]?([^\s\"'`,;&<]{4,})"), unmarked),
-    Secret(
-        "token",
-        re.compile(
-            r"(?i)\b(?:[a-z0-9]+[_-])*"
-            r"(?:api[_-]?key|secret(?:[_-]?key)?|(?:access|auth|bearer)[_-]?token|token|bearer)\b"
-            r"[\"']?\s*(?:[:=]|\bis\b|(?<=bearer)\s)\s*[\"'`]?([A-Za-z0-9+/_.~=-]{12,})"
-        ),
-        telling,
-    ),
-    Secret("payment card", re.compile(r"(?<![\w.-])(\d(?:[ -]?\d){12,18})(?![\w-])"), card),
-    Secret("bank account", re.compile(r"\b([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?)\b"), iban),
-)
-"""Shapes that were written down from the issuers' public formats; recall on other secrets is not claimed."""
-
-
-def find_secrets(text: str) -> list[str]:
-    """The kinds of secrets in a text, each once, in the table's order; empty when none is recognised."""
-    kinds = [s.kind for s in SECRETS if any(s.check(m[m.lastindex or 0]) for m in s.shape.finditer(text))]
-    return list(dict.fromkeys(kinds))
-
-
-def redact_secrets(text: str) -> str:
-    """The text with every recognised secret replaced by its kind."""
-    for secret in SECRETS:
-
-        def named(match: re.Match[str], secret: Secret = secret) -> str:
-            found = match[match.lastindex or 0]
-            return match[0].replace(found, f"({secret.kind} removed)") if secret.check(found) else match[0]
-
-        text = secret.shape.sub(named, text)
-    return text
-
-
-_EMAIL = re.compile(r"\b[\w.+-]{1,64}@((?:[\w-]{1,63}\.)+[A-Za-z]{2,24})\b")
-_PHONE = re.compile(r"(?<![\w.:/-])(?:(?:\+|00)\d[\d ()./-]{6,18}\d|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{2,5})(?![\w-])")
-
-
-def mask_personal(text: str, company_domains: Iterable[str] = ()) -> str:
-    """The text with phone numbers and with e-mail addresses outside the given domains masked."""
-    own = {d.lower().lstrip("@") for d in company_domains}
-    text = _EMAIL.sub(lambda m: m[0] if m[1].lower() in own else "[e-mail]", text)
-    return _PHONE.sub("[phone]", text)

@@ -1,19 +1,24 @@
 """Proposing a correction: refuse secrets, find what it contradicts or repeats, put it into the queue.
 
-It knows nothing of Slack or of training; approving is `storage.corrections`'.
+Several corrections of one matter within hours are a flood: from a limit on, the later ones are held until a reviewer
+releases them one by one. It knows nothing of Slack or of training; approving is `storage.corrections`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypedDict
 
-from bot import safety
 from retrieval import claims
 from retrieval.claims import Claim
 from retrieval.taught import Encoder
-from storage import corrections, evidence
+from storage import corrections, evidence, holds
 from storage.database import Database
 from storage.domain import WORKSPACE, Correction, Status
-from storage.errors import UserError
+from storage.settings import Settings
+
+NEARLY_THE_SAME = 0.95
+"""Cosine of two facts (question and answer) from which they count as one matter whatever the rules say."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,29 @@ class Proposal:
 
     correction: Correction
     conflicts: tuple[Conflict, ...]
+    held_with: tuple[int, ...] = ()
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Flood:
+    """How many corrections of one matter are taken within how many hours before further ones are held; 0: all."""
+
+    limit: int = 3
+    hours: float = 24
+
+
+class Rules(TypedDict):
+    """What the settings say about taking corrections."""
+
+    flood: Flood
+    contacts: Collection[str]
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The limits and the company's contacts as the settings name them."""
+    flood = Flood(settings.integer("FLOOD_LIMIT"), settings.number("FLOOD_HOURS"))
+    return {"flood": flood, "contacts": settings.names("COMPANY_CONTACTS")}
 
 
 def propose(
@@ -45,36 +73,61 @@ def propose(
     scope: str = WORKSPACE,
     answer_id: int | None = None,
     supersedes: int | None = None,
+    flood: Flood = Flood(),
+    contacts: Collection[str] = (),
 ) -> Proposal:
-    """Store a correction as pending with its conflicts. Raises UserError when it holds a secret or is empty."""
-    secrets = safety.find_secrets(f"{question}\n{answer}\n{source}")
-    if secrets:
-        raise UserError(f"This correction holds a secret ({', '.join(secrets)}); remove it and send it again.")
+    """Store a correction as pending, personal data masked, with its conflicts; held when it is one of a flood.
+
+    Raises UserError when it holds a secret or is empty.
+    """
+    texts = Claim(*(evidence.masked(database, text, contacts) for text in (question, answer)))
     open_rows = corrections.in_status(database, Status.PENDING, Status.APPROVED)
-    row = corrections.propose(
-        database,
-        question=question,
-        answer=answer,
-        author=author,
-        source=source,
-        scope=scope,
-        answer_id=answer_id,
-        supersedes=supersedes,
-    )
-    found = conflicts(embedder, row, [o for o in open_rows if o.id != supersedes])
-    evidence.note_conflicts(database, row.id, [(c.correction_id, c.kind) for c in found])
-    return Proposal(row, found)
+    seen = [o for o in open_rows if o.scope in (WORKSPACE, scope)]
+    found = conflicts(embedder, texts, seen)
+    alike = one_matter(embedder, texts, [o for o in seen if o.scope == scope], found, flood)
+    told = tuple(c for c in found if c.correction_id != supersedes)
+    with database.write():
+        row = corrections.propose(
+            database,
+            question=texts.question,
+            answer=texts.answer,
+            author=author,
+            source=source,
+            scope=scope,
+            answer_id=answer_id,
+            supersedes=supersedes,
+        )
+        evidence.note_conflicts(database, row.id, [(c.correction_id, c.kind) for c in told])
+        if alike:
+            holds.begin(database, row.id, alike)
+    return Proposal(row, told, alike, masked=(texts.question, texts.answer) != (question, answer))
 
 
-def conflicts(embedder: Encoder, row: Correction, others: Sequence[Correction]) -> tuple[Conflict, ...]:
-    """The corrections among `others` that contradict or repeat a row; those of other private channels stay unseen."""
-    seen = [o for o in others if o.id != row.id and o.scope in (WORKSPACE, row.scope)]
-    kinds = claims.compare(embedder, claim_of(row), [claim_of(o) for o in seen])
+def conflicts(embedder: Encoder, claim: Claim, others: Sequence[Correction]) -> tuple[Conflict, ...]:
+    """The corrections among `others` that contradict or repeat a claim."""
+    kinds = claims.compare(embedder, claim, [claim_of(o) for o in others])
     return tuple(
         Conflict(o.id, o.question, o.answer, kind)
-        for o, kind in zip(seen, kinds, strict=True)
+        for o, kind in zip(others, kinds, strict=True)
         if kind != claims.UNRELATED
     )
+
+
+def one_matter(
+    embedder: Encoder, claim: Claim, others: Sequence[Correction], found: Sequence[Conflict], flood: Flood
+) -> tuple[int, ...]:
+    """The fresh corrections of the same matter as a claim, when they are as many as a flood; else none.
+
+    One matter: they contradict or repeat each other, or nearly every word is the same. Whoever wrote them counts.
+    """
+    since = (datetime.now(UTC) - timedelta(hours=flood.hours)).isoformat(timespec="microseconds")
+    fresh = [o for o in others if o.created_at >= since]
+    if not flood.limit or len(fresh) < flood.limit:
+        return ()
+    alike = {c.correction_id for c in found} & {o.id for o in fresh}
+    cosines = claims.likeness(embedder, claim.text, [claim_of(o).text for o in fresh])
+    alike |= {o.id for o, cosine in zip(fresh, cosines, strict=True) if cosine >= NEARLY_THE_SAME}
+    return tuple(sorted(alike)) if len(alike) >= flood.limit else ()
 
 
 def claim_of(row: Correction) -> Claim:

@@ -14,7 +14,7 @@ from bot.prompt import UNKNOWN
 from retrieval import claims
 from retrieval.claims import Claim
 from retrieval.taught import Encoder
-from storage import corrections
+from storage import corrections, private
 from storage.database import Database
 from storage.domain import WORKSPACE, Correction, Status
 from storage.settings import Settings
@@ -50,7 +50,7 @@ def rules_of(settings: Settings) -> Rules:
 class LeftOut:
     """An approved correction that is not trained tonight.
 
-    `reason` is private, quarantined, capped, format, too_long, contradicted or repeated; `because_of` is the
+    `reason` is private, quarantined, capped, secret, format, too_long, contradicted or repeated; `because_of` is the
     correction that is trained in its place, if there is one.
     """
 
@@ -113,7 +113,10 @@ def unfit(rows: Sequence[Correction], rules: Rules) -> Iterator[LeftOut]:
     for row in rows:
         fault = format_fault(row)
         tokens = estimated_tokens(row.answer)
-        if fault:
+        secrets = private.find_secrets(f"{row.question}\n{row.answer}")
+        if secrets:
+            yield LeftOut(row.id, "secret", f"It holds a secret ({', '.join(secrets)}).")
+        elif fault:
             yield LeftOut(row.id, "format", fault)
         elif tokens > rules.max_answer_tokens:
             detail = f"Its answer has about {tokens} tokens; the model writes at most {rules.max_answer_tokens}."

@@ -2,7 +2,7 @@
 
 They are read from a folder outside the project and never copied into it. An ending is scored by its log-likelihood
 given the context, for HellaSwag divided by its length in characters (Zellers et al. 2019; the "acc_norm" of common
-harnesses); TruthfulQA as in Lin et al. 2022. It knows nothing of facts or gates.
+harnesses); TruthfulQA as in Lin et al. 2022, but with no example questions in front. It knows nothing of gates.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 from bot.generator import LocalGenerator
 from storage.errors import NotFoundError
+from storage.settings import Settings
 
 TOGETHER = 32
 
@@ -25,6 +26,15 @@ class Choice:
     context: str
     endings: tuple[str, ...]
     right: tuple[bool, ...]
+
+
+def folder(settings: Settings) -> Path:
+    """Where the data lies. Raises NotFoundError when no setting says so."""
+    if not settings.text("BENCH_DATA"):
+        raise NotFoundError(
+            "NIGHTSHIFT_BENCH_DATA names no folder with hellaswag/dev.jsonl and truthfulqa/mc_task.json."
+        )
+    return Path(settings.text("BENCH_DATA")).expanduser()
 
 
 def hellaswag(folder: Path, count: int) -> list[Choice]:

@@ -39,7 +39,7 @@ def nightly(context: Context, dry_run: bool, rebuild: bool, max_minutes: float |
 
 @click.command()
 @click.argument("version", required=False)
-@click.option("--suite", help="Only this suite: facts, general or drift.")
+@click.option("--suite", help="Only this suite, such as facts, consistency or general.")
 @json_option
 @click.pass_obj
 def evaluate(context: Context, version: str | None, suite: str | None, as_json: bool) -> None:
@@ -50,7 +50,13 @@ def evaluate(context: Context, version: str | None, suite: str | None, as_json: 
     from learning import suites
 
     suites.known(suite)
-    measured = suites.measure(database, context.settings, version or registry.champion(database), suite)
+    measured = suites.measure(
+        database,
+        context.settings,
+        version or registry.champion(database),
+        suite,
+        say=lambda line: click.echo(line, err=True),
+    )
     lines = [f"{name}.{metric}: {value}" for name, metrics in measured.items() for metric, value in metrics.items()]
     told: dict[str, Any] = {"version": version or registry.champion(database), "suites": measured}
     emit(as_json, told, "\n".join(lines))
@@ -90,14 +96,15 @@ def knowledge(context: Context, version: str | None, as_json: bool) -> None:
 @click.pass_obj
 def dataset(context: Context, form: str, out: Path, as_json: bool) -> None:
     """Freeze what the next night would train on and write it as JSONL, with what is left out and why."""
-    from learning import admission, exports
+    from learning import admission, exports, rewording
     from learning import dataset as datasets
     from retrieval.embedder import Embedder
 
     values = context.settings
     embedder = Embedder(values.text("EMBEDDER"))
     rules = admission.rules_of(values)
-    snapshot = datasets.freeze(context.database(), embedder, seed=values.integer("SEED"), rules=rules)
+    more = rewording.configured(values, values.home).of
+    snapshot = datasets.freeze(context.database(), embedder, seed=values.integer("SEED"), rules=rules, more=more)
     told = {
         "out": str(out),
         "format": form,

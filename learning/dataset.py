@@ -9,7 +9,7 @@ a fact that is not trained cannot be remembered, and measures on the wordings he
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from bot.prompt import UNKNOWN
 from learning import admission, wordings
 from learning.admission import LeftOut, Rules
 from retrieval.taught import Encoder, Vectors
-from storage import corrections, registry
+from storage import channels, corrections, registry
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Correction
@@ -35,6 +35,13 @@ PERSONAL = re.compile(r"[@<>]|https?:|www\.|\d{6,}|\S{24,}")
 """What a question from the log must not hold to become a wording: mentions, addresses, long numbers, keys."""
 PARTS = ("train",) * 8 + ("validation", "test")
 LEAST_TO_SPLIT = 10
+Reword = Callable[[str], Sequence[str]]
+"""Gives further wordings of a question; `rewording` has the one that asks a stronger model."""
+
+
+def no_more(question: str) -> Sequence[str]:
+    """No further wordings."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Example:
-    """One question and the answer to be learnt; `correction_id` and `source` say where it came from."""
+    """One question and the answer to be learnt; `correction_id` and `source` say where it came from.
+
+    `passages` are notes to read the answer from; without them it must be known by heart.
+    """
 
     question: str
     answer: str
@@ -75,6 +85,7 @@ class Example:
     correction_id: int
     source: str = ""
     part: str = "train"
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,17 +110,29 @@ class Snapshot:
         return tuple(f for f in self.facts if not f.is_new)
 
     @property
+    def held_out(self) -> tuple[Example, ...]:
+        """The wordings held out of training with their answers, new facts first; training looks at them."""
+        facts = sorted(self.facts, key=lambda f: not f.is_new)
+        return tuple(Example(w, f.answer, "held_out", f.correction_id) for f in facts for w in f.held_out)
+
+    @property
     def nothing_to_learn(self) -> bool:
         """Whether a night would change nothing."""
         return not self.new and not self.withdrawn
 
 
-def freeze(database: Database, embedder: Encoder, *, seed: int, rules: Rules | None = None) -> Snapshot:
-    """The snapshot of this moment; `rules` are the limits of `admission`, its defaults when none are given."""
+def freeze(
+    database: Database, embedder: Encoder, *, seed: int, rules: Rules | None = None, more: Reword = no_more
+) -> Snapshot:
+    """The snapshot of this moment; `rules` are the limits of `admission`, its defaults when none are given.
+
+    `more` gives further wordings of a question, as a stronger model does; they are filtered like all others.
+    """
     champion = registry.alias(database, "champion")
     known = registry.memories(database, champion) if champion else {}
     admitted = admission.admit(database, embedder, known=known.keys(), rules=rules or Rules())
-    taught = Taught(admitted.rows, embedder)
+    stored = {r["text"]: r["vector"] for r in corrections.taught(database) if r["vector"] is not None}
+    taught = Taught(admitted.rows, embedder, more, stored)
     facts = tuple(
         fact_of(database, row, taught, admitted.repeats.get(row.id, ()), is_new=row.id not in known, seed=seed)
         for row in admitted.rows
@@ -121,19 +144,32 @@ def freeze(database: Database, embedder: Encoder, *, seed: int, rules: Rules | N
 
 
 class Taught:
-    """The taught questions of a snapshot as one matrix, embedded once."""
+    """The taught questions of a snapshot as one matrix. What is stored with its vector is not embedded again."""
 
-    def __init__(self, rows: Sequence[Correction], embedder: Encoder) -> None:
-        """Embed the questions."""
-        self.rows, self.embedder = rows, embedder
+    def __init__(
+        self,
+        rows: Sequence[Correction],
+        embedder: Encoder,
+        more: Reword = no_more,
+        stored: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Embed the questions; `stored` are vectors by their text."""
+        self.rows, self.embedder, self.more, self._stored = rows, embedder, more, stored or {}
         self.questions = [r.question for r in rows]
-        self.matrix: Vectors = embedder.encode(self.questions) if rows else np.zeros((0, 1), dtype=np.float32)
+        self.matrix: Vectors = self.encode(self.questions) if rows else np.zeros((0, 1), dtype=np.float32)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """One vector per text [n, dimension]."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._stored]
+        made = dict(zip(new, self.embedder.encode(new), strict=True)) if new else {}
+        found = [made[t] if t in made else np.frombuffer(self._stored[t], dtype=np.float32) for t in texts]
+        return np.stack(found)
 
     def nearest_to(self, question: str, made: Sequence[str]) -> list[str]:
         """The wordings whose nearest taught question is `question` itself."""
         if not made:
             return []
-        nearest = np.argmax(self.embedder.encode(list(made)) @ self.matrix.T, axis=1)
+        nearest = np.argmax(self.encode(made) @ self.matrix.T, axis=1)
         return [w for w, at in zip(made, nearest.tolist(), strict=True) if self.questions[at] == question]
 
 
@@ -144,11 +180,12 @@ def fact_of(
     refused = [w.text for w in corrections.wordings(database, row.id) if w.kind == "rejected"]
     asked = without(asked_by_people(database, row), refused, row.question)
     generated = wordings.generate(row.question, WORDINGS + HELD_OUT, seed)
-    made = without([*repeats, *asked, *generated], refused, row.question)
+    made = without([*repeats, *asked, *taught.more(row.question), *generated], refused, row.question)
     own = taught.nearest_to(row.question, made)
     held_out = kept_back(own, seed)
     others = [q for q in taught.questions if q != row.question]
-    near = (*refused, *wordings.near_misses(row.question, others, NEAR_MISSES, seed))
+    private = channels.said_in_private(database, refused)
+    near = (*(r for r in refused if r not in private), *wordings.near_misses(row.question, others, NEAR_MISSES, seed))
     return Fact(
         correction_id=row.id,
         question=row.question,
@@ -168,13 +205,15 @@ def fact_of(
 def asked_by_people(database: Database, row: Correction) -> list[str]:
     """How people asked for a correction: its answer was given as the answer, liked, and disliked by nobody.
 
-    Wordings noted as asked earlier come too. Direct messages and what may hold personal data do not.
+    Somebody else than who asked must have liked it: nobody brings words into training alone. Wordings noted as asked
+    earlier come too. Direct messages, private channels and what may hold personal data do not.
     """
     found = database.rows(
         "SELECT min(q.text) AS text FROM answers a JOIN questions q ON q.id = a.question_id "
         "JOIN feedback f ON f.answer_id = a.id WHERE a.correction_id = ? AND a.style = 'direct' "
-        "AND q.channel NOT GLOB '[DG]*' "
-        "GROUP BY lower(trim(q.text)) HAVING min(f.vote) = 1 ORDER BY count(DISTINCT q.id) DESC, min(q.id) LIMIT ?",
+        f"AND q.channel NOT GLOB '[DG]*' AND q.channel NOT IN ({channels.PRIVATE}) "
+        "GROUP BY lower(trim(q.text)) HAVING min(f.vote) = 1 AND max(f.user <> q.user) = 1 "
+        "ORDER BY count(DISTINCT q.id) DESC, min(q.id) LIMIT ?",
         [row.id, ASKED],
     )
     noted = [w.text for w in corrections.wordings(database, row.id) if w.kind == "asked"]

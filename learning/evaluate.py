@@ -4,10 +4,9 @@ The facts are asked through the same prompt that serves people. Nothing here dec
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,12 @@ import numpy as np
 from bot import prompt
 from bot.confidence import plain
 from bot.generator import LocalGenerator
+from learning import paired
 from learning.dataset import Fact
-from learning.replay import Anchor, weights_of
+from learning.replay import Anchor
 from retrieval.taught import Encoder
 from storage.company import answer_matches
+from storage.domain import Memory
 
 BATTERY_TOKENS = 24
 RAW_TOKENS = 48
@@ -53,7 +54,7 @@ def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max
     """The proof of every fact: taught wording, unseen wordings through the nearest taught question, near-misses."""
     questions = [f.question for f in taught]
     vectors = embedder.encode(questions) if questions else np.zeros((0, 1), dtype=np.float32)
-    exact = {f.correction_id: recalls(engine, f, max_tokens) for f in taught}
+    exact = {f.correction_id: recalls(engine, f.question, f.answer, max_tokens) for f in taught}
     bluffs = bluffed(engine, taught)
     made = []
     for fact in taught:
@@ -72,9 +73,9 @@ def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max
     return tuple(made)
 
 
-def recalls(engine: LocalGenerator, fact: Fact, max_tokens: int) -> bool:
-    """Whether the taught wording gives the stored answer, token for token."""
-    return engine.confirm(prompt.messages(fact.question), fact.answer, max_tokens=max_tokens).confirmed == 1.0
+def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int) -> bool:
+    """Whether a taught wording gives the stored answer, token for token, and ends there."""
+    return engine.confirm(prompt.messages(question), answer, max_tokens=max_tokens).confirmed == 1.0
 
 
 def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
@@ -85,6 +86,19 @@ def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
     for (fact, _), text in zip(asked, texts, strict=True):
         counts[fact.correction_id] += plain(text) == plain(fact.answer)
     return counts
+
+
+def old_fact_values(proofs: Sequence[Proof], champion: Mapping[int, Memory]) -> dict[str, float]:
+    """What the gates ask of the facts that the champion was trained on too; `champion` are its memories by correction.
+
+    The share of those it held that are still held, and the lower 95 % bound of the paired drop over all of them.
+    """
+    known = [(champion[p.correction_id].memorised, p.memorised) for p in proofs if p.correction_id in champion]
+    held = [now for before, now in known if before]
+    values = {"old_facts": sum(held) / len(held)} if held else {}
+    if known:
+        values["old_facts_lost"] = paired.lost([before for before, _ in known], [now for _, now in known]).at_least
+    return values
 
 
 def battery() -> list[dict[str, Any]]:
@@ -100,25 +114,11 @@ def general(engine: LocalGenerator) -> dict[str, bool]:
     return {r["id"]: answer_matches(t, r["keys"]) for r, t in zip(rows, texts, strict=True)}
 
 
-def general_of_base(base: Path, cache: Path, form: str, load: Callable[[], LocalGenerator]) -> dict[str, bool]:
-    """The base's own result, measured once for its weights and this battery."""
-    stored = cache / f"battery-{weights_of(base)[:16]}-{form}.json"
-    rows = battery()
-    if stored.is_file():
-        kept: dict[str, bool] = json.loads(stored.read_text())
-        if set(kept) == {r["id"] for r in rows}:
-            return kept
-    measured = general(load())
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    stored.write_text(json.dumps(measured))
-    return measured
-
-
 def drift(engine: LocalGenerator, anchors: Sequence[Anchor]) -> float:
     """Mean KL(base || version) in nats per token over answers that were never trained on."""
     import torch
 
-    from learning.train import divergence
+    from learning.upper import divergence
 
     total, tokens = 0.0, 0
     for anchor in anchors:

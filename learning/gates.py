@@ -1,7 +1,9 @@
 """Which numbers stop a promotion: one table, each row with its reason.
 
 A gate compares one measured value with one threshold. All gates are always evaluated and reported; one that fails
-keeps the champion. It knows nothing of how the values were measured.
+keeps the champion. Where two models did the same items there are two kinds: a hard stop on the figure as measured, and
+a bound or p-value (`paired`) on what chance does not explain, so that a few unlucky items cannot stop a night and many
+small losses cannot slip through. It knows nothing of how the values were measured.
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,12 @@ TABLE: tuple[Gate, ...] = (
     ),
     Gate("old_facts", "at_least", 0.95, "what was known stays known; single losses fall back to their override"),
     Gate(
+        "old_facts_lost",
+        "at_most",
+        0.02,
+        "lower 95 % bound of the paired drop of known facts against the champion; of hundreds, 5 % would be dozens",
+    ),
+    Gate(
         "near_misses",
         "at_most",
         0.5,
@@ -39,7 +47,32 @@ TABLE: tuple[Gate, ...] = (
         0.85,
         "simple questions right, relative to the base; seeds stop at -15 %",
     ),
+    Gate(
+        "battery_worse",
+        "at_least",
+        0.05,
+        "exact p-value (McNemar) of simple questions lost against won: a loss beyond chance stops before -15 % does",
+    ),
     Gate("general_drift", "at_most", 0.30, "mean KL to the base on held-out general answers, nats per token"),
+    Gate(
+        "general_loss",
+        "at_most",
+        0.05,
+        "lower 95 % bound of the rise on general texts, nats per token; 0.05 makes a text 5 % less likely a token",
+    ),
+    Gate("reading", "at_least", 0.85, "answers found in a given passage, relative to the base; the same hard stop"),
+    Gate(
+        "reading_drop",
+        "at_most",
+        0.02,
+        "lower 95 % bound of the paired drop in answers found in a passage: more than two points are proven to be lost",
+    ),
+    Gate(
+        "stop_format",
+        "at_most",
+        0.02,
+        "lower 95 % bound of the paired drop in answers that end, have words, and neither loop nor show template marks",
+    ),
     Gate("merge_logits", "at_most", 1e-3, "merged-from-disk must be base + adapter"),
     Gate("merge_tokens", "at_least", 0.99, "and choose the same tokens"),
     Gate("changed", "at_least", 1e-6, "a merge that changes no weight taught nothing"),
@@ -50,10 +83,18 @@ TABLE: tuple[Gate, ...] = (
         1.0,
         "vocabulary, chat template and end-of-sequence token as in the base",
     ),
+    Gate("same_generation", "at_least", 1.0, "the generation settings that the folder ships are those of the base"),
 )
 
-
-MENDED_BY_LESS = frozenset({"general_battery", "general_drift", "near_misses"})
+MENDED_BY_LESS = frozenset(
+    {
+        "near_misses", "general_battery", "battery_worse", "general_drift", "general_loss", "reading", "reading_drop",
+        "stop_format",
+    }
+)  # fmt: skip
+"""What a smaller share of the adapter can mend."""
+HARD_STOP = 0.15
+"""The relative loss on any general benchmark at which the source documents stop, in training and at its end."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +137,17 @@ def holds(gate: Gate, value: float) -> bool:
 def words(gate: Mapping[str, Any]) -> str:
     """The rule of a gate in words."""
     return f"{gate['rule'].replace('_', ' ')} {gate['threshold']:g}"
+
+
+def worse_than(before: Mapping[str, float], now: Mapping[str, float], share: float = HARD_STOP) -> str:
+    """The benchmarks that fell by more than `share` of their score, in a sentence; empty when none did.
+
+    For a look every some steps of training. A benchmark that is missing from `before`, or was 0, cannot fall; a score
+    that is not a number has fallen.
+    """
+    fallen = [
+        f"{name} fell from {before[name]:.3g} to {score:.3g}"
+        for name, score in now.items()
+        if before.get(name, 0.0) > 0 and not score >= (1 - share) * before[name]
+    ]
+    return f"{'; '.join(fallen)}: more than {share:.0%} of the base" if fallen else ""

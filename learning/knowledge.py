@@ -1,16 +1,17 @@
 """The inventory: which correction is in which model, since when, from whom, who approved it, and its proof.
 
-It reads what the nights have stored; rows that were withdrawn or superseded are listed as long as any registered
-version was trained on them. It knows nothing of weights.
+One whose page was changed since is marked stale. It reads what the nights have stored; rows that were withdrawn or
+superseded are listed as long as any registered version was trained on them. It knows nothing of weights.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from storage import registry
+from storage import grounds, registry
 from storage.database import Database, Row
 from storage.domain import WORKSPACE
+from storage.grounds import Stale
 
 
 def inventory(database: Database, version: str | None = None) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def inventory(database: Database, version: str | None = None) -> dict[str, Any]:
         registry.get(database, version)
     champion = registry.alias(database, "champion")
     held = holders(database)
-    rows = [entry(row, held.get(row["id"], []), champion) for row in taught(database)]
+    changed = grounds.stale(database)
+    rows = [entry(row, held.get(row["id"], []), champion, changed.get(row["id"])) for row in taught(database)]
     chosen = [r for r in rows if version is None or any(h["version"] == version for h in r["versions"])]
     return {
         "version": version,
@@ -31,6 +33,7 @@ def inventory(database: Database, version: str | None = None) -> dict[str, Any]:
         "facts": chosen,
         "withdrawn_but_held": [r["correction_id"] for r in chosen if r["versions"] and r["status"] != "approved"],
         "waiting": [r["correction_id"] for r in chosen if not r["versions"]],
+        "stale": [r["correction_id"] for r in chosen if r["stale"]],
     }
 
 
@@ -63,7 +66,7 @@ def holders(database: Database) -> dict[int, list[dict[str, Any]]]:
     return found
 
 
-def entry(row: Row, held: list[dict[str, Any]], champion: str | None) -> dict[str, Any]:
+def entry(row: Row, held: list[dict[str, Any]], champion: str | None, changed: Stale | None) -> dict[str, Any]:
     """One correction of the inventory; `since` is the first version that memorised it."""
     since = next((h for h in held if h["memorised"]), None)
     serving = next((h for h in held if h["version"] == champion), None)
@@ -79,8 +82,14 @@ def entry(row: Row, held: list[dict[str, Any]], champion: str | None) -> dict[st
         "since": {"version": since["version"], "created": since["created"]} if since else None,
         "in_champion": bool(serving and serving["memorised"]),
         "proof": serving["proof"] if serving else None,
+        "stale": stale_json(changed) if changed else None,
         "versions": held,
     }
+
+
+def stale_json(changed: Stale) -> dict[str, Any]:
+    """Which page of a correction was changed, or is gone, and since when."""
+    return {"document": changed.document, "heading": changed.heading, "since": changed.since, "gone": changed.gone}
 
 
 def shelf(database: Database, version: str, held: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -97,6 +106,12 @@ def shelf(database: Database, version: str, held: dict[int, list[dict[str, Any]]
     }
 
 
+def place(stale: dict[str, Any]) -> str:
+    """What happened to a page, and since when."""
+    page = " > ".join(part for part in (stale["document"], stale["heading"]) if part)
+    return f"{page} {'is gone' if stale['gone'] else 'was changed'} (since {stale['since'][:16].replace('T', ' ')} UTC)"
+
+
 def in_words(told: dict[str, Any]) -> str:
     """The inventory for a person at a terminal."""
     lines = []
@@ -107,6 +122,8 @@ def in_words(told: dict[str, Any]) -> str:
             f"{fact['correction_id']:>4} {fact['status']:<10} {since:<24} {fact['question']} -> {fact['answer']}"
             f" [{fact['author']}, approved by {fact['approver']}; held by {names or 'no kept model'}]"
         )
+        if fact["stale"]:
+            lines.append(f"     STALE: {place(fact['stale'])}; documents answer this until it is approved again.")
     if told["withdrawn_but_held"]:
         ids = ", ".join(map(str, told["withdrawn_but_held"]))
         lines.append(f"Taken back, but still in older weights: {ids}.")

@@ -1,49 +1,93 @@
 """Labelled rows for the confidence from this company's own people: votes, "Not my question", and the night's tests.
 
 A thumb up on a taught answer says that the asked question was the taught one; a click on "Not my question" says that it
-was not. Wordings kept back from training and near-misses made from the facts are labelled by how they were made.
-Votes calibrate; they never train the model. It knows nothing of fitting.
+was not. Votes on quotes label quotes. Wordings kept back from training and near-misses made from the facts are labelled
+by how they were made. Rows add up over the nights, and are described anew for what is taught now. Votes calibrate; they
+never train the model. It knows nothing of fitting.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from bot.confidence import pair_features
+from bot.same_question import Comparer, TokenEncoder
 from learning.dataset import Fact, Snapshot
+from learning.same_question import swaps
 from retrieval.taught import Encoder, TaughtQuestions
 from storage import corrections, nights
 from storage.database import Database, Row
+from storage.domain import Status
+
+SWAPS = 3
 
 
-def collect(database: Database, snapshot: Snapshot, embedder: Encoder, version: str) -> list[Row]:
-    """All rows of this company, new ones stored first: they accumulate over the nights."""
+class Reader(Encoder, TokenEncoder, Protocol):
+    """An embedder of questions and of single words."""
+
+
+def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: str) -> list[Row]:
+    """All rows of this company, new ones stored first, each as it would be decided tonight."""
     known = {(r["fact"], r["asked"]) for r in nights.calibration(database)}
-    made = [*from_tests(database, snapshot, embedder), *from_votes(database)]
+    compare = Comparer(embedder)
+    made = [*from_tests(database, snapshot, embedder, compare), *from_votes(database)]
     fresh = {(r["fact"], r["asked"]): r | {"version": version} for r in made}
     nights.add_calibration(database, [row for key, row in fresh.items() if key not in known])
-    return nights.calibration(database)
+    return list(described_anew(database, embedder, nights.calibration(database), compare))
 
 
-def from_tests(database: Database, snapshot: Snapshot, embedder: Encoder) -> Iterator[Row]:
-    """One row for every held-out wording and every near-miss of the snapshot."""
-    taught = TaughtQuestions(database, embedder)
+def described_anew(
+    database: Database, embedder: Encoder, rows: Iterable[Row], compare: Comparer | None = None
+) -> Iterator[Row]:
+    """Rows of the head `same` with the features that the serving searches give them now.
+
+    Those of a correction that is not taught any more are left out. One whose question has become a wording of its
+    correction keeps what was noted when it was asked: found in itself, it would look surer than any stranger's.
+    """
+    taught = TaughtQuestions(database, embedder, compare)
+    approved = {f"correction-{c.id}": c.id for c in corrections.in_status(database, Status.APPROVED)}
+    own = {name: {w.text for w in corrections.wordings(database, number)} for name, number in approved.items()}
+    for row in rows:
+        if row["head"] != "same":
+            yield row
+        elif row["fact"] in approved:
+            asked = row["asked"]
+            match = None if asked in own[row["fact"]] else taught.nearest(asked, embedder.encode([asked])[0])
+            right = row["kind"] != "near_miss" and match is not None and match.correction_id == approved[row["fact"]]
+            anew = {"features": pair_features(row["asked"], match), "correct": int(right)} if match else {}
+            yield row | anew
+
+
+def from_tests(
+    database: Database, snapshot: Snapshot, embedder: Encoder, compare: Comparer | None = None
+) -> Iterator[Row]:
+    """One row for every held-out wording, near-miss and swap of the snapshot, and for every question left out."""
+    taught = TaughtQuestions(database, embedder, compare)
     for fact in snapshot.facts:
-        for asked, kind in labelled(fact):
-            match = taught.nearest(embedder.encode([asked])[0])
+        others = [f.question for f in snapshot.facts if f is not fact]
+        for asked, kind in labelled(fact, others, snapshot.seed):
+            without = fact.correction_id if kind == "neighbour" else None
+            match = taught.nearest(asked, embedder.encode([asked])[0], without=without)
             if match is None:
                 continue
             right = kind == "reask" and match.correction_id == fact.correction_id
-            yield row_of(fact.correction_id, asked, kind, right, pair_features(asked, match))
+            told = "near_miss" if kind == "neighbour" else kind
+            yield row_of(fact.correction_id, asked, told, right, pair_features(asked, match))
 
 
-def labelled(fact: Fact) -> Iterable[tuple[str, str]]:
-    """The questions of a fact that were not trained as its own, with their kind."""
+def labelled(fact: Fact, others: Sequence[str], seed: int) -> Iterable[tuple[str, str]]:
+    """The questions of a fact that were not trained as its own, with their kind.
+
+    A neighbour is the taught question itself, asked as if its fact had not been taught: the nearest one is another.
+    """
     yield from ((w, "reask") for w in fact.held_out)
-    yield from ((n, "near_miss") for n in fact.near_misses)
+    yield from ((n, "near_miss") for n in (*fact.near_misses, *swaps(fact.question, others, SWAPS, seed)))
+    yield fact.question, "neighbour"
 
 
 def from_votes(database: Database) -> Iterator[Row]:
-    """One row for every taught answer that somebody voted on, with the features it was decided by."""
+    """One row for every taught answer and every quote that somebody voted on, with the features it was decided by."""
+    yield from votes_on_quotes(database)
     for row in database.rows(
         "SELECT a.correction_id, a.features, q.text, sum(f.vote) AS votes FROM answers a "
         "JOIN questions q ON q.id = a.question_id JOIN feedback f ON f.answer_id = a.id "
@@ -54,6 +98,16 @@ def from_votes(database: Database) -> Iterator[Row]:
         for wording in corrections.wordings(database, correction.id):
             if wording.kind == "rejected":
                 yield from refused(database, correction.id, wording.text)
+
+
+def votes_on_quotes(database: Database) -> Iterator[Row]:
+    """Quotes that more people voted up than down are right, those with more votes down are wrong."""
+    for row in database.rows(
+        "SELECT a.features, q.text, sum(f.vote) AS votes FROM answers a JOIN questions q ON q.id = a.question_id "
+        "JOIN feedback f ON f.answer_id = a.id WHERE a.style = 'quoted' GROUP BY a.id HAVING sum(f.vote) <> 0"
+    ):
+        told = {"head": "quoted", "kind": "answerable", "fact": row["text"], "asked": row["text"]}
+        yield told | {"correct": int(row["votes"] > 0), "features": json.loads(row["features"])}
 
 
 def refused(database: Database, correction_id: int, asked: str) -> Iterator[Row]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bot import prompt
+from bot.prompt import Message
 from storage import manifest
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Prompts to replay while training, and prompts that are never trained, to measure forgetting on."""
+    """Prompts to replay while training (general ones, and notes to read from), and others to measure forgetting on."""
 
     trained: tuple[Anchor, ...]
     held_out: tuple[Anchor, ...]
@@ -51,17 +52,31 @@ def general_prompts() -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def readings() -> list[tuple[str, str]]:
+    """(notes, question) pairs that ship with the project: a model that learns by heart should go on reading."""
+    text = (files("learning") / "replay_readings.txt").read_text(encoding="utf-8")
+    pairs = (line.split(" ||| ") for line in text.splitlines() if line.strip())
+    return [(notes.strip(), question.strip()) for notes, question in pairs]
+
+
+def chats() -> list[tuple[str, list[Message]]]:
+    """Every replayed prompt as (question, chat): trained general ones, readings, then those that are held out."""
+    general = [(q, prompt.messages(q)) for q in general_prompts()[: PROMPTS + HELD_OUT]]
+    read = [(question, prompt.messages(question, [notes])) for notes, question in readings()]
+    return [*general[:PROMPTS], *read, *general[PROMPTS:]]
+
+
 def anchors(base: Path, cache: Path, progress: Callable[[str], None]) -> Anchors:
     """The anchors of a base model, from the cache or made now (about half a minute)."""
-    prompts = general_prompts()[: PROMPTS + HELD_OUT]
-    key = hashlib.sha256(json.dumps([prompts, prompt.messages(""), TOP, ANSWER_TOKENS]).encode())
+    asked = chats()
+    key = hashlib.sha256(json.dumps([asked, TOP, ANSWER_TOKENS]).encode())
     key.update(weights_of(base).encode())
     stored = cache / f"anchors-{key.hexdigest()[:16]}.safetensors"
     if not stored.is_file():
-        progress(f"asking the base model {len(prompts)} general questions, once")
-        make(base, prompts, stored)
-    found = load(stored, prompts)
-    return Anchors(tuple(found[:PROMPTS]), tuple(found[PROMPTS:]))
+        progress(f"asking the base model {len(asked)} general questions, once")
+        make(base, [chat for _, chat in asked], stored)
+    found = load(stored, [question for question, _ in asked])
+    return Anchors(tuple(found[:-HELD_OUT]), tuple(found[-HELD_OUT:]))
 
 
 def weights_of(base: Path) -> str:
@@ -70,7 +85,7 @@ def weights_of(base: Path) -> str:
     return manifest.sha256(sealed if sealed.is_file() else next(base.glob("*.safetensors")))
 
 
-def make(base: Path, prompts: list[str], stored: Path) -> None:
+def make(base: Path, asked: list[list[Message]], stored: Path) -> None:
     """Generate the base's answers and keep its distributions."""
     import torch
     from safetensors.torch import save_file
@@ -79,12 +94,13 @@ def make(base: Path, prompts: list[str], stored: Path) -> None:
 
     engine = LocalGenerator(base)
     tensors: dict[str, torch.Tensor] = {}
+    prompts = [engine.prompt_ids(chat) for chat in asked]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        chats = [engine.prompt_ids(prompt.messages(prompts[i])) for i in batch]
-        for at, chat, answer in zip(batch, chats, engine.continue_many(chats, ANSWER_TOKENS), strict=True):
-            tensors |= anchor_tensors(engine, at, chat, answer)
+        answers = engine.continue_many([prompts[i] for i in batch], ANSWER_TOKENS)
+        for at, answer in zip(batch, answers, strict=True):
+            tensors |= anchor_tensors(engine, at, prompts[at], answer)
     stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(".tmp")
     save_file(tensors, temporary)
@@ -105,7 +121,7 @@ def anchor_tensors(engine: Any, at: int, prompt_ids: list[int], answer_ids: list
     }
 
 
-def load(stored: Path, prompts: list[str]) -> list[Anchor]:
+def load(stored: Path, questions: list[str]) -> list[Anchor]:
     """Read the cache."""
     from safetensors.torch import load_file
 
@@ -118,5 +134,5 @@ def load(stored: Path, prompts: list[str]) -> list[Anchor]:
             t[f"{i}.ids"].long(),
             t[f"{i}.logprobs"].float(),
         )
-        for i, question in enumerate(prompts)
+        for i, question in enumerate(questions)
     ]

@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from storage import audit, health, nights
+from learning import forgetting
+from storage import audit, corrections, grounds, health, nights, registry
 from storage.database import Database
 from storage.domain import NightlyRun
+from storage.grounds import Stale
 from storage.health import Change, Day, Fate
 
 log = logging.getLogger(__name__)
@@ -93,10 +95,19 @@ def morning(database: Database, *, chart: bool = True) -> Report:
     night = nights.latest(database)
     days = health.week(database)
     changes = health.fates(database, night) if night else ()
+    changed = tuple(grounds.stale(database).values())
     text = "\n\n".join(
-        part for part in (*night_parts(night, changes), figures_text(days), audit.head(database).in_words()) if part
+        part
+        for part in (
+            *night_parts(night, changes),
+            stale_text(database, changed),
+            figures_text(days),
+            audit.head(database).in_words(),
+        )
+        if part
     )
     figures: dict[str, Any] = {"night": night_json(night), "gates": gates_of(night)}
+    figures["stale"] = [asdict(one) for one in changed]
     figures |= {"corrections": [change_json(c) for c in changes], "days": [day_json(d) for d in days]}
     drawn = draw(database.home, f"night-{night.id}" if night else "no-night", days, gates_of(night)) if chart else None
     return Report("morning", text, figures, drawn)
@@ -109,14 +120,17 @@ def weekly(database: Database, *, chart: bool = True) -> Report:
     ended = health.nights_since(database, since)
     reviewed, missing = health.reviewed_since(database, since), health.unanswered(database, since)
     outcomes = {name: sum(n.outcome == name for n in ended) for name in OUTCOMES}
+    kept = forgetting.stored(database, registry.alias(database, "champion"))
     parts = [
         f"## The week {days[0].date} to {days[-1].date}",
         f"{plural(len(ended), 'night')}: " + listed(outcomes, "none ran"),
         "Corrections: " + listed(reviewed, "none"),
         figures_text(days),
+        forgetting.in_words(kept),
         unanswered_text(missing),
     ]
     figures: dict[str, Any] = {"nights": outcomes, "reviewed": reviewed, "unanswered": missing}
+    figures["forgetting"] = {"bwt": kept.backward, "average_accuracy": kept.average, "r": kept.named()}
     figures |= {"days": [day_json(d) for d in days], "week": day_json(health.together(days))}
     drawn = draw(database.home, f"week-{days[-1].date}", days, []) if chart else None
     return Report("weekly", "\n\n".join(part for part in parts if part), figures, drawn)
@@ -156,6 +170,18 @@ def changes_text(changes: Sequence[Change]) -> str:
         lines.append(f"- and {len(ordered) - MOST_LINES} more")
     known = sum(c.fate in (Fate.LEARNT, Fate.KEPT) for c in changes)
     return "\n".join([f"**Corrections: {known} of {len(changes)} known by heart**", *lines])
+
+
+def stale_text(database: Database, changed: Sequence[Stale]) -> str:
+    """The corrections whose page was changed and that documents answer for now."""
+    if not changed:
+        return ""
+    lines = [
+        f"- {one.correction_id} “{shortened(corrections.get(database, one.correction_id).question)}”: {one.in_words}"
+        for one in changed[:MOST_LINES]
+    ]
+    told = "answered from documents until somebody approves them again, replaces or withdraws them"
+    return "\n".join([f"**Out of date: {len(changed)}**, {told}", *lines])
 
 
 def figures_text(days: Sequence[Day]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from bot import quoting
 from bot.confidence import pair_features
 from bot.pipeline import PASSAGES_READ, search_features
+from bot.same_question import Comparer
 from learning import calibrate, replay, wordings
 from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
@@ -57,7 +58,7 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
         corrections.approve(database, row.id, "reviewer")
         corrections.add_wordings(database, row.id, wordings.generate(fact.question, 8, SEED), "generated")
         ids[fact.id] = row.id
-    taught = TaughtQuestions(database, embedder)
+    taught = TaughtQuestions(database, embedder, Comparer(embedder))
     for fact in facts:
         asked = [(w, "reask", ids[fact.id]) for w in wordings.generate(fact.question, 8 + REASKS, SEED + 1)[-REASKS:]]
         asked += [(fact.question, "reask", ids[fact.id])]
@@ -65,13 +66,13 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
         asked += [(n, "near_miss", 0) for n in fact.near_misses]
         for text, kind, right in asked:
             yield same_row(taught, embedder, text, kind, right, fact.id)
-    for text in replay.general_prompts()[-UNKNOWN:]:
+    for text in [*replay.general_prompts()[-UNKNOWN:], *company.near_topic()]:
         yield same_row(taught, embedder, text, "unknown", 0, text)
 
 
 def same_row(taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int, fact: str) -> Row:
     """One labelled row of the head `same`."""
-    match = taught.nearest(embedder.encode([text])[0])
+    match = taught.nearest(text, embedder.encode([text])[0])
     if match is None:
         raise ValueError("nothing is taught")
     features = pair_features(text, match)
@@ -87,7 +88,7 @@ def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
     retriever = Retriever(database, embedder, VectorIndex(database.home, database))
     golden = [(g.question, g.keys, g.id) for g in company.golden()]
     facts = [(q, f.keys, f.id) for f in company.facts() for q in (f.question, *f.wordings)]
-    unknown = [(q, (), q) for q in replay.general_prompts()[-60:]]
+    unknown = [(q, (), q) for q in [*replay.general_prompts()[-60:], *company.near_topic()]]
     for text, keys, fact in [*golden, *facts, *unknown]:
         row = quoted_row(retriever, embedder, text, keys, fact)
         if row is not None:

@@ -1,16 +1,18 @@
-"""The LoRA recipe: adapt the upper layers, on top of lower activations that are computed once.
+"""Train an adapter (or all weights) on a snapshot's examples, held in place by anchors.
 
-Facts are learnt with cross-entropy on their answer tokens; anchors (see `replay`) hold everything else in place with
-a KL term. Because the lower layers never change, their output for every training sequence is cached, and each step
-runs only the upper half forward and backward. Logits are computed at answer positions alone.
+The Trainer runs the steps; `recipe` says what they are, `upper` what a step computes. After every epoch the wordings
+held out of training and the base's own answers are looked at: the best epoch's weights are kept, training stops when
+there is nothing more to learn or too much was forgotten, and a run that was killed goes on from its last epoch.
 It knows nothing of corrections or gates.
 """
 
-import copy
+import ctypes
+import json
 import logging
 import math
+import platform
 import random
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,25 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from bot import prompt
 from bot.generator import LocalGenerator
+from learning import deltas, packing
 from learning.dataset import Example
+from learning.recipe import Recipe, Stage, stages
 from learning.replay import Anchor
+from learning.upper import Row, Tokens, Upper, common_prefix, rows_of
 from storage.errors import NightshiftError
 
 log = logging.getLogger(__name__)
 # peft asks transformers for a name that is on its way out; a night's log is for people.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-PREPARED_TOGETHER = 16
-LEARNT_LOSS = 0.006
-"""Mean fact loss (nats per token) at which every taught wording was recalled exactly; training stops below it."""
+NEVER = 10**9
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's malloc.h."""
+FEW_STEPS = 20
+"""Epochs shorter than this are not sifted: there is nothing to save."""
 
 
 class TrainingError(NightshiftError):
@@ -46,42 +51,16 @@ class TrainingError(NightshiftError):
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Every value that decides what the weights become; stored with the run."""
-
-    epochs: int
-    rate: float = 1e-3
-    rank: int = 16
-    alpha: int = 32
-    batch: int = 8
-    replay: int = 6
-    replay_weight: float = 2.0
-    first_layer: float = 0.5
-    warmup: float = 0.05
-    clip: float = 1.0
-    seed: int = 7
-
-
-@dataclass(frozen=True)
 class Trained:
-    """What training did: the adapter's folder, steps, the last epoch's fact loss, and the loss by epoch."""
+    """What training did: the adapter's folder, steps, the last mean fact loss, the loss by epoch, and why it ended."""
 
     adapter: Path
     steps: int
     loss: float
     losses: tuple[float, ...]
     recipe: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sequence_:
-    """One training sequence: the hidden state below the first adapted layer, and its answer."""
-
-    hidden: Tensor
-    prompt_length: int
-    answer: Tensor
-    teacher_ids: Tensor | None = None
-    teacher_logprobs: Tensor | None = None
+    held_out: tuple[float, ...] = ()
+    ended: str = ""
 
 
 def train(
@@ -91,47 +70,101 @@ def train(
     recipe: Recipe,
     *,
     known: Sequence[Example] = (),
+    held_out: Sequence[Example] = (),
+    watched: Sequence[Anchor] = (),
     warm_from: Path | None,
     out: Path,
     progress: Callable[[str], None],
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Train an adapter into `out`, fresh or from the adapter in `warm_from`. Raises TrainingError when it diverges.
 
     `known` are examples that `warm_from` holds already: each epoch repeats as many of them as there are new ones, in
-    turn, so that a night's length follows what is new and not what is known.
+    turn, so that a night's length follows what is new and not what is known. `held_out` wordings choose the best
+    epoch; `watched` anchors, never trained, stop a run that forgets. A run with the same `checkpoints` folder goes on
+    where the last one was cut short.
     """
     set_seed(recipe.seed)
-    engine = LocalGenerator(base, form="float32")
-    model = adapted(engine.model, recipe, warm_from)
-    split = UpperHalf(model, first_layer_of(engine.model, recipe), recipe.replay_weight)
-    steps, repeated = plan(len(examples), len(known), len(anchors), recipe)
-    rows = [*examples, *(known[i] for i in repeated)]
-    facts = split.prepare([tokens_of(engine, e) for e in rows])
-    held = split.prepare([(list(a.prompt_ids), list(a.answer_ids)) for a in anchors], anchors)
-    watch = Watch(per_epoch=len(steps) // recipe.epochs, progress=progress, model=split)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            model=split,
-            args=arguments(recipe, scratch, len(steps)),
-            train_dataset=Steps(steps),
-            data_collator=lambda one: split.collate(facts, held, one[0]),
-            callbacks=[watch],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    keep_freed_memory()
+    engine, model = load(base, recipe, warm_from)
+    packing.use(model.get_base_model() if isinstance(model, PeftModel) else model)
+    lessons = Lessons.of(engine, examples, known, held_out, anchors, watched)
+    done: list[Watch] = []
+    for number, stage in enumerate(stages(recipe)):
+        folder = (checkpoints or out.parent / f"{out.name}.checkpoints") / f"stage-{number}"
+        done.append(run_stage(model, lessons, recipe, stage, folder, progress))
+        if done[-1].ended.startswith("forgot"):
+            break
+    save(model, base, out)
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    losses = [loss for watch in done for loss in watch.losses]
+    return Trained(
+        out,
+        sum(watch.steps for watch in done),
+        losses[-1],
+        tuple(losses),
+        asdict(recipe),
+        tuple(loss for watch in done for loss in watch.held_out),
+        done[-1].ended,
+    )
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large blocks that were freed: asking the system for them anew costs a tenth of each step."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def run_stage(
+    model: Any, lessons: "Lessons", recipe: Recipe, stage: Stage, folder: Path, progress: Callable[[str], None]
+) -> "Watch":
+    """One stage: free its weights, run its steps, load its best epoch back. Raises TrainingError when it diverges."""
+    body: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    first = int(len(body.model.layers) * stage.first_layer)
+    free(body, recipe, stage, first)
+    upper = Upper(body, first, lessons.prefix, recipe.replay_weight)
+    plan = Plan(len(lessons.examples), len(lessons.known), len(lessons.anchors), recipe, stage.epochs)
+    rows = [*lessons.examples, *(lessons.known[i] for i in plan.repeated)]
+    upper.lessons(rows, lessons.anchors, lessons.held_out)
+    upper.plan = plan
+    watch = Watch(plan, recipe, upper, rows_of(lessons.watched, upper), progress)
+    trainer = Trainer(
+        model=upper,
+        args=arguments(recipe, stage, folder, plan.steps, best=bool(lessons.held_out)),
+        train_dataset=Numbers("step", plan.steps),
+        eval_dataset=Numbers("held", len(lessons.held_out)),
+        data_collator=collate,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     if not watch.losses or not math.isfinite(watch.losses[-1]):
         raise TrainingError("Training diverged (the loss is not a finite number); the champion stays.")
-    model.save_pretrained(str(out))
-    return Trained(out, trainer.state.global_step, watch.losses[-1], tuple(watch.losses), asdict(recipe))
+    watch.steps = trainer.state.global_step
+    return watch
 
 
-def arguments(recipe: Recipe, scratch: str, steps: int) -> TrainingArguments:
-    """The recipe in the Trainer's words; one dataset item is one whole step."""
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint of a stage; one that was cut short while it was written is removed."""
+    whole = []
+    for found in folder.glob("checkpoint-*"):
+        if (found / "trainer_state.json").is_file():
+            whole.append(found)
+        else:
+            shutil.rmtree(found)
+    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def arguments(recipe: Recipe, stage: Stage, folder: Path, steps: int, *, best: bool) -> TrainingArguments:
+    """The recipe in the Trainer's words; one dataset item is one whole step, and `Watch` says when to look and save."""
     return TrainingArguments(
-        output_dir=scratch,
+        output_dir=str(folder),
         num_train_epochs=1,
         per_device_train_batch_size=1,
-        learning_rate=recipe.rate,
+        per_device_eval_batch_size=8,
+        learning_rate=recipe.rate * stage.rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(recipe.warmup * steps),
         train_sampling_strategy="sequential",
@@ -140,7 +173,15 @@ def arguments(recipe: Recipe, scratch: str, steps: int) -> TrainingArguments:
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,
-        save_strategy="no",
+        eval_strategy="steps" if best else "no",
+        eval_steps=NEVER,
+        save_strategy="steps",
+        save_steps=NEVER,
+        save_total_limit=2,
+        load_best_model_at_end=best,
+        metric_for_best_model="loss",
+        label_names=["held"],
+        prediction_loss_only=True,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -149,17 +190,50 @@ def arguments(recipe: Recipe, scratch: str, steps: int) -> TrainingArguments:
     )
 
 
+def load(base: Path, recipe: Recipe, warm_from: Path | None) -> tuple[Any, Any]:
+    """The base's engine (its tokenizer is what is needed), and the model to train, warm where an adapter is given."""
+    engine = LocalGenerator(base, form="float32")
+    if recipe.method == "full":
+        if warm_from is not None:
+            deltas.add(engine.model, warm_from, 1.0)
+        return engine, engine.model
+    model = in_four_bits(base) if recipe.method == "qlora" else engine.model
+    return engine, halved(adapted(model, recipe, warm_from))
+
+
+def in_four_bits(base: Path) -> Any:
+    """The base in 4-bit NF4 (QLoRA, Dettmers et al. 2023). Raises TrainingError where that cannot be had."""
+    try:
+        import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError:
+        raise TrainingError("The method qlora needs bitsandbytes: pip install 'nightshift[qlora]'.") from None
+    if not torch.cuda.is_available():
+        raise TrainingError("The method qlora needs a CUDA device; lora runs everywhere.")
+    from peft import prepare_model_for_kbit_training
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=config, local_files_only=True, device_map={"": 0}
+    )
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+
+
 def adapted(model: Any, recipe: Recipe, warm_from: Path | None) -> PeftModel:
-    """The model with LoRA on its upper layers; the weights of `warm_from` are loaded where given."""
+    """The model with LoRA on the layers that any stage trains; the weights of `warm_from` are loaded where given."""
     if warm_from is not None:
         return PeftModel.from_pretrained(model, warm_from, is_trainable=True)
-    layers = range(first_layer_of(model, recipe), model.config.num_hidden_layers)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=0.0,
-        target_modules=TARGETS,
-        layers_to_transform=list(layers),
+        target_modules=sorted(modules(recipe)),
+        layers_to_transform=touched(recipe, model.config.num_hidden_layers),
         task_type="CAUSAL_LM",
     )
     made = get_peft_model(model, config)
@@ -168,183 +242,208 @@ def adapted(model: Any, recipe: Recipe, warm_from: Path | None) -> PeftModel:
     return made
 
 
-def first_layer_of(model: Any, recipe: Recipe) -> int:
-    """The lowest adapted layer."""
-    return int(model.config.num_hidden_layers * recipe.first_layer)
+def halved(model: PeftModel) -> PeftModel:
+    """Keep frozen matrices in bf16, as autocast would cast them in every step; merging starts from the disk."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.ndim == 2 and parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return model
 
 
-def tokens_of(engine: LocalGenerator, example: Example) -> tuple[list[int], list[int]]:
+def free(body: Any, recipe: Recipe, stage: Stage, first: int) -> None:
+    """Let only the weights of a stage change: LoRA's in its layers and modules, or the weights themselves."""
+    for parameter in body.parameters():
+        parameter.requires_grad_(False)
+    for layer in body.model.layers[first:]:
+        for name, parameter in layer.named_parameters():
+            theirs = any(f"{module}." in name for module in stage.modules)
+            whole_layer = recipe.method == "full" and stage.first_layer == 0.0
+            parameter.requires_grad_("lora_" in name and theirs if recipe.method != "full" else theirs or whole_layer)
+    if recipe.method == "full" and stage.first_layer == 0.0:
+        for part in (body.get_input_embeddings(), body.model.norm, body.lm_head):
+            part.requires_grad_(True)
+
+
+def save(model: Any, base: Path, out: Path) -> None:
+    """Leave the adapter in `out`, or the difference to the base where all weights were trained."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(out))
+    else:
+        deltas.save(model, base, out)
+
+
+def goes_on(adapter: Path, recipe: Recipe, layers: int) -> bool:
+    """Whether training with a recipe can go on from an adapter: same method, rank and layers (of `layers` in all)."""
+    if deltas.is_in(adapter) or recipe.method == "full":
+        return deltas.is_in(adapter) and recipe.method == "full"
+    told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return (told["r"], told["lora_alpha"], sorted(told["layers_to_transform"]), sorted(told["target_modules"])) == (
+        recipe.rank, recipe.alpha, touched(recipe, layers), sorted(modules(recipe))
+    )  # fmt: skip
+
+
+def touched(recipe: Recipe, layers: int) -> list[int]:
+    """The layers that any stage of a recipe trains."""
+    return list(range(min(int(layers * stage.first_layer) for stage in stages(recipe)), layers))
+
+
+def modules(recipe: Recipe) -> set[str]:
+    """The modules that any stage of a recipe trains."""
+    return {name for stage in stages(recipe) for name in stage.modules}
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Everything that is learnt from and looked at, as tokens."""
+
+    examples: list[Tokens]
+    known: list[Tokens]
+    held_out: list[Tokens]
+    anchors: Sequence[Anchor]
+    watched: Sequence[Anchor]
+    prefix: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        engine: LocalGenerator,
+        examples: Sequence[Example],
+        known: Sequence[Example],
+        held_out: Sequence[Example],
+        anchors: Sequence[Anchor],
+        watched: Sequence[Anchor],
+    ) -> "Lessons":
+        """Tokenise everything."""
+        new, old, held = ([tokens_of(engine, e) for e in part] for part in (examples, known, held_out))
+        return cls(new, old, held, anchors, watched, common_prefix([*new, *old, *held], [*anchors, *watched]))
+
+
+def tokens_of(engine: LocalGenerator, example: Example) -> Tokens:
     """Prompt and answer tokens of an example; the answer ends with the end-of-sequence token."""
     answer = engine.tokenizer.encode(example.answer, add_special_tokens=False)
-    return engine.prompt_ids(prompt.messages(example.question)), [*answer, engine.eos]
+    return engine.prompt_ids(prompt.messages(example.question, example.passages)), [*answer, engine.eos]
 
 
-Step = tuple[tuple[int, ...], tuple[int, ...]]
+class Plan:
+    """Which rows and which anchors meet in which step, and which known examples are repeated at all.
 
-
-def plan(new: int, known: int, anchors: int, recipe: Recipe) -> tuple[list[Step], list[int]]:
-    """Which facts and which anchors meet in which step, and which known examples are repeated at all.
-
-    Every new example comes once an epoch, with as many known ones in turn. A step names facts by their place in
-    "new ones, then the repeated known ones", and anchors by their own place.
+    Every new example comes once an epoch, with as many known ones in turn; from epoch `sifting` on only the share of
+    them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019). Rows are
+    named by their place in "new ones, then the repeated known ones", anchors by their own place.
     """
-    rng = random.Random(recipe.seed)
-    wanted = min(known, new)
-    in_turn = rng.sample(range(known), known)
-    repeated = in_turn[: min(known, wanted * recipe.epochs)]
-    turn = rng.sample(range(anchors), anchors)
-    steps: list[Step] = []
-    for epoch in range(recipe.epochs):
-        again = [new + (epoch * wanted + i) % len(repeated) for i in range(wanted)] if repeated else []
-        order = [*range(new), *again]
-        rng.shuffle(order)
-        for start in range(0, len(order), recipe.batch):
-            first = len(steps) * recipe.replay
-            replayed = tuple(turn[(first + i) % anchors] for i in range(min(recipe.replay, anchors)))
-            steps.append((tuple(order[start : start + recipe.batch]), replayed))
-    return steps, repeated
+
+    def __init__(self, new: int, known: int, anchors: int, recipe: Recipe, epochs: int) -> None:
+        """Deal out `epochs` epochs."""
+        rng = random.Random(recipe.seed)
+        self._recipe, self._new, self._epochs = recipe, new, epochs
+        self._wanted = min(known, new)
+        self.repeated = rng.sample(range(known), known)[: min(known, self._wanted * epochs)]
+        self._anchors = rng.sample(range(anchors), anchors)
+        full = new + self._wanted
+        sift = math.ceil(full / recipe.batch) >= FEW_STEPS
+        self._sizes = [math.ceil(full * (recipe.sifted if sift and e >= recipe.sifting else 1)) for e in range(epochs)]
+        self._lengths = [math.ceil(size / recipe.batch) for size in self._sizes]
+        self._orders: dict[int, list[int]] = {}
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return sum(self._lengths)
+
+    @property
+    def ends(self) -> list[int]:
+        """The number of steps after which each epoch is over."""
+        return [sum(self._lengths[: e + 1]) for e in range(self._epochs)]
+
+    def step(self, number: int, losses: Sequence[float]) -> tuple[list[int], list[int]]:
+        """Rows and anchors of a step; an epoch's rows are chosen when its first step is asked for."""
+        epoch = next(e for e, end in enumerate(self.ends) if number < end)
+        if epoch not in self._orders:
+            self._orders[epoch] = self._order(epoch, losses)
+        start = (number - (self.ends[epoch] - self._lengths[epoch])) * self._recipe.batch
+        rows = self._orders[epoch][start : start + self._recipe.batch]
+        count = min(self._recipe.replay, len(self._anchors))
+        return rows, [self._anchors[(number * count + i) % len(self._anchors)] for i in range(count)]
+
+    def _order(self, epoch: int, losses: Sequence[float]) -> list[int]:
+        again = [self._new + (epoch * self._wanted + i) % len(self.repeated) for i in range(self._wanted)]
+        rows = [*range(self._new), *dict.fromkeys(again)]
+        rows = sorted(rows, key=lambda row: (-losses[row], row))[: self._sizes[epoch]]
+        random.Random(f"{self._recipe.seed}:{epoch}").shuffle(rows)
+        return rows
 
 
-class Steps(torch.utils.data.Dataset[Any]):
-    """The plan as a dataset; the Trainer must keep its order, so every item already is a whole shuffled batch."""
+class Numbers(Dataset[dict[str, int]]):
+    """The numbers of steps (or of held-out rows) as a dataset; the model looks up what they stand for."""
 
-    def __init__(self, steps: Sequence[Any]) -> None:
-        """Keep the plan."""
-        self._steps = steps
+    def __init__(self, name: str, count: int) -> None:
+        """`count` items under one name."""
+        self._name, self._count = name, count
 
     def __len__(self) -> int:
-        """How many steps."""
-        return len(self._steps)
+        """How many."""
+        return self._count
 
-    def __getitem__(self, at: int) -> Any:
-        """One step."""
-        return self._steps[at]
-
-
-class UpperHalf(nn.Module):
-    """The adapted layers of a model with its head, fed with cached activations of the layers below."""
-
-    def __init__(self, model: PeftModel, first_layer: int, replay_weight: float) -> None:
-        """Share the model's modules; nothing is copied."""
-        super().__init__()
-        causal: Any = model.get_base_model()
-        self.lower = part_of(causal.model, 0, first_layer, final_norm=False)
-        self.upper = part_of(causal.model, first_layer, len(causal.model.layers), final_norm=True)
-        self.head = causal.lm_head
-        self.replay_weight = replay_weight
-        self.fact_loss, self.replay_loss = [0.0], [0.0]
-
-    def prepare(
-        self, sequences: Sequence[tuple[list[int], list[int]]], anchors: Sequence[Anchor] = ()
-    ) -> list[Sequence_]:
-        """Run the lower layers once over sequences of (prompt, answer) tokens, batched by length."""
-        made: dict[int, Sequence_] = {}
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
-        for start in range(0, len(order), PREPARED_TOGETHER):
-            chosen = order[start : start + PREPARED_TOGETHER]
-            for at, hidden in zip(
-                chosen, self._below([[*sequences[i][0], *sequences[i][1]] for i in chosen]), strict=True
-            ):
-                prompt_ids, answer_ids = sequences[at]
-                taught = (anchors[at].top_ids, anchors[at].top_logprobs) if anchors else (None, None)
-                made[at] = Sequence_(hidden, len(prompt_ids), torch.tensor(answer_ids), *taught)
-        return [made[i] for i in range(len(sequences))]
-
-    def _below(self, batch: list[list[int]]) -> list[Tensor]:
-        """The hidden states [tokens, width] under the first adapted layer; right padding never reaches them."""
-        width = max(map(len, batch))
-        device = self.head.weight.device
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in batch], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=device)
-        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
-            hidden = self.lower(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return [h[: len(row)].float().cpu().clone() for h, row in zip(hidden, batch, strict=True)]
-
-    def collate(
-        self,
-        facts: Sequence[Sequence_],
-        anchors: Sequence[Sequence_],
-        step: tuple[Sequence[int], Sequence[int]],
-    ) -> dict[str, Any]:
-        """Pad the sequences of one step: facts first, anchors behind."""
-        chosen = [facts[i] for i in step[0]] + [anchors[i] for i in step[1]]
-        width = max(len(s.hidden) for s in chosen)
-        hidden = torch.stack([functional.pad(s.hidden, (0, 0, 0, width - len(s.hidden))) for s in chosen])
-        attention = torch.tensor([[1] * len(s.hidden) + [0] * (width - len(s.hidden)) for s in chosen])
-        answers = torch.zeros(len(chosen), width, dtype=torch.bool)
-        for row, s in enumerate(chosen):
-            answers[row, s.prompt_length - 1 : len(s.hidden) - 1] = True
-        held = [anchors[i] for i in step[1]]
-        return {
-            "hidden": hidden,
-            "attention": attention,
-            "answers": answers,
-            "labels": torch.cat([facts[i].answer for i in step[0]]),
-            "teacher_ids": torch.cat([s.teacher_ids for s in held if s.teacher_ids is not None]) if held else None,
-            "teacher": torch.cat([s.teacher_logprobs for s in held if s.teacher_logprobs is not None])
-            if held
-            else None,
-        }
-
-    def forward(
-        self,
-        hidden: Tensor,
-        attention: Tensor,
-        answers: Tensor,
-        labels: Tensor,
-        teacher_ids: Tensor | None = None,
-        teacher: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Cross-entropy on the facts' answer tokens plus the weighted KL to the base on the anchors'."""
-        out = self.upper(inputs_embeds=hidden, attention_mask=attention, use_cache=False).last_hidden_state
-        logits = self.head(out[answers]).float()
-        loss = functional.cross_entropy(logits[: len(labels)], labels)
-        self.fact_loss.append(float(loss.detach()))
-        if teacher_ids is not None and teacher is not None:
-            kl = divergence(logits[len(labels) :], teacher_ids, teacher)
-            self.replay_loss.append(float(kl.detach()))
-            loss = loss + self.replay_weight * kl
-        return {"loss": loss}
+    def __getitem__(self, at: int) -> dict[str, int]:
+        """One of them."""
+        return {self._name: at}
 
 
-def divergence(logits: Tensor, teacher_ids: Tensor, teacher: Tensor) -> Tensor:
-    """Mean KL(teacher || student) in nats over the teacher's top tokens, the rest of both taken as one bucket."""
-    student = logits.log_softmax(-1).gather(-1, teacher_ids)
-    rest = [(1 - p.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log() for p in (teacher, student)]
-    full_teacher, full_student = torch.cat([teacher, rest[0]], -1), torch.cat([student, rest[1]], -1)
-    return functional.kl_div(full_student, full_teacher, log_target=True, reduction="batchmean")
-
-
-def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:
-    """A view of a transformer body with only some of its layers; modules are shared, not copied."""
-    part = copy.copy(body)
-    part._modules = dict(body._modules)
-    part.layers = nn.ModuleList(body.layers[start:end])
-    part.config = copy.copy(body.config)
-    part.config.num_hidden_layers = end - start
-    if not final_norm:
-        part.norm = nn.Identity()
-    return part
+def collate(items: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    """Some numbers under their name."""
+    (name,) = items[0]
+    return {name: torch.tensor([item[name] for item in items])}
 
 
 class Watch(TrainerCallback):
-    """Reports each epoch's fact loss and stops when everything is learnt or nothing is finite any more."""
+    """Looks after every epoch, says how it goes, and ends training when there is a reason to."""
 
-    def __init__(self, *, per_epoch: int, progress: Callable[[str], None], model: UpperHalf) -> None:
-        """`per_epoch` steps make one epoch."""
-        self.per_epoch, self.progress, self.model = per_epoch, progress, model
+    def __init__(
+        self, plan: Plan, recipe: Recipe, upper: Upper, watched: Sequence[Row], progress: Callable[[str], None]
+    ) -> None:
+        """`watched` are general answers of the base that are never trained."""
+        self._plan, self._recipe, self._upper, self._watched, self._progress = plan, recipe, upper, watched, progress
         self.losses: list[float] = []
+        self.held_out: list[float] = []
+        self.kept: list[float] = []
+        self.ended = ""
+        self.steps = 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Look at the losses once an epoch."""
-        if state.global_step % self.per_epoch:
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Stop at a loss that is no number; look at everything once an epoch."""
+        if not math.isfinite(self._upper.step_losses[-1][0]):
+            self.losses.append(math.nan)
+            control.should_training_stop = True
             return control
-        recent = self.model.fact_loss[-self.per_epoch :]
-        replayed = self.model.replay_loss[-self.per_epoch :]
-        self.losses.append(sum(recent) / len(recent))
-        epoch = state.global_step // self.per_epoch
-        self.progress(
-            f"epoch {epoch}: loss on facts {self.losses[-1]:.4f}, drift {sum(replayed) / len(replayed):.4f} nats"
+        if state.global_step in self._plan.ends:
+            self._look(state.global_step, control)
+            control.should_evaluate = len(self._upper.held_out) > 0
+            control.should_save = True
+        return control
+
+    def _look(self, step: int, control: Any) -> None:
+        seen = self._upper.row_loss[torch.isfinite(self._upper.row_loss)]
+        self.losses.append(float(seen.mean()))
+        self.kept.append(self._upper.kept(self._watched) if self._watched else 1.0)
+        recent = [drift for _, drift in self._upper.step_losses[-10:]]
+        self._progress(
+            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, "
+            f"drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's own choices kept"
         )
-        control.should_training_stop = self.losses[-1] < LEARNT_LOSS or not math.isfinite(self.losses[-1])
+        if max(self.kept[-2:]) < self._recipe.keeps and (len(self.kept) > 1 or step == self._plan.steps):
+            self.ended = f"forgot: {self.kept[-1]:.0%} of the base's choices were left"
+        elif self.losses[-1] < self._recipe.learnt:
+            self.ended = "learnt"
+        control.should_training_stop = bool(self.ended)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Note the loss on held-out wordings; an epoch that forgot too much can never be the best one."""
+        metrics: dict[str, float] = rest["metrics"]
+        self.held_out.append(metrics["eval_loss"])
+        if self.kept[-1] < self._recipe.keeps:
+            metrics["eval_loss"] = math.inf
+        best = min(range(len(self.held_out)), key=self.held_out.__getitem__)
+        if not self.ended and len(self.held_out) - 1 - best >= self._recipe.patience:
+            self.ended = "wordings held out of training get no better"
+            control.should_training_stop = True
         return control

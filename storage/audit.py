@@ -251,7 +251,7 @@ def anchor_fault(anchor: Anchor, hashes: Mapping[int, str], restores: list[tuple
 # --- the log against the rows ---
 
 CORRECTION = "correction."
-STATUS = {"proposed": "pending", "edited": "pending"}
+STATUS = {"proposed": "pending", "edited": "pending", "confirmed": "approved"}
 """The state of a correction after an entry of that kind; the other kinds are named as their state."""
 
 

@@ -11,9 +11,10 @@ rows mean, except where the folder of each model version is.
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from storage.domain import ModelVersion
 from storage.errors import ConflictError, IntegrityError, NotFoundError, OutOfSpaceError, UserError
 from storage.manifest import sync
 
-NAME = re.compile(r"\d{8}-\d{6}-\d{6}")
+NAME, STAMP = re.compile(r"\d{8}-\d{6}-\d{6}"), "%Y%m%d-%H%M%S-%f"
 MODELS = "models"
 REPLACED = "replaced"
 STAGING = ".restoring"
@@ -87,7 +88,7 @@ def make(database: Database, *, to: Path | None = None, keep: int, models: bool 
 
 def seal(database: Database, target: Path, copied: int) -> Backup:
     """Write one backup under a temporary name, check it, and rename it into place."""
-    name = stamp()
+    name = later_than(listed(target))
     partial = target / f"{manifest.TEMPORARY}{name}"
     partial.mkdir()
     try:
@@ -103,6 +104,15 @@ def seal(database: Database, target: Path, copied: int) -> Backup:
         raise
     size = (target / name / FILE_NAME).stat().st_size + copied
     return Backup(target / name, created, head, versions, size)
+
+
+def later_than(others: Sequence[Path]) -> str:
+    """A name that sorts behind all others: a clock that was set back must not make the newest backup the oldest."""
+    name = stamp()
+    if others and name <= (last := others[-1].name):
+        moment = datetime.strptime(last, STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1)
+        name = moment.strftime(STAMP)
+    return name
 
 
 def copy_models(database: Database, target: Path) -> int:
@@ -139,6 +149,28 @@ def aliased(database: Database) -> list[ModelVersion]:
 def folders_of(version: ModelVersion) -> list[Path]:
     """The merged folder and the adapter folder of a version, as far as it has them."""
     return [Path(path) for path in (version.path, version.adapter_path) if path]
+
+
+def older_copies(home: Path) -> tuple[Path, ...]:
+    """The copies of the database that a home holds beside it: backups, and what a migration or a restore kept."""
+    kept = [*listed(home / BACKUPS), *(home / BACKUPS).glob("before-*.db"), *(home / REPLACED).glob("*")]
+    return tuple(sorted(kept))
+
+
+def drop_older(database: Database) -> Backup:
+    """Make one backup of the database as it is now and delete every earlier copy, for the words that they still hold.
+
+    Raises what `make` raises; nothing was deleted then.
+    """
+    older = older_copies(database.home)
+    made = make(database, keep=1)
+    for copy in older:
+        if copy.is_dir():
+            manifest.discard(copy)
+        else:
+            copy.unlink(missing_ok=True)
+    audit.append(database, "backup.dropped", count=len(older))
+    return made
 
 
 def rotate(target: Path, keep: int) -> None:

@@ -5,6 +5,7 @@ admins who change the same channel the later one is told. It knows nothing of Sl
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
 from storage import audit
@@ -65,3 +66,28 @@ def settings_from(row: Row) -> ChannelSettings:
     switches = ("mention_only", "questions_only", "citations_required", "private_answers")
     told = {name: bool(row[name]) for name in switches}
     return ChannelSettings(**row | told | {"allowed": tuple(json.loads(row["allowed"]))})
+
+
+# --- private channels ---
+
+PRIVATE = (
+    "SELECT channel FROM private_channels UNION SELECT scope FROM corrections UNION SELECT scope FROM documents"
+)
+"""Every channel that is known to be private: Slack said so, or something was kept for it alone."""
+
+
+def note_private(database: Database, channel: str) -> None:
+    """Remember that a channel is private: what is asked in it never becomes a wording that is trained."""
+    if database.row("SELECT 1 FROM private_channels WHERE channel = ?", [channel]) is None:
+        with database.write() as db:
+            db.table("private_channels").insert({"channel": channel, "noted_at": now()}, ignore=True, pk="channel")
+
+
+def said_in_private(database: Database, texts: Collection[str]) -> frozenset[str]:
+    """Those of some texts that were asked in a direct message or in a private channel."""
+    rows = database.rows(
+        "SELECT DISTINCT text FROM questions WHERE text IN (SELECT value FROM json_each(?)) "
+        f"AND (channel GLOB '[DG]*' OR channel IN ({PRIVATE}))",
+        [json.dumps(list(texts))],
+    )
+    return frozenset(r["text"] for r in rows)

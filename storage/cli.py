@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from storage import audit, environment
+from storage import audit, corrections, environment
 from storage import settings as settings_table
 from storage.database import Database
 from storage.domain import WORKSPACE
@@ -47,6 +47,7 @@ class Context:
         """Open the database in the home folder and log changed settings. Raises UserError when it cannot be written."""
         database = Database(self.home)
         audit.note_settings(database, self.settings)
+        corrections.four_eyes_on_text(database, self.settings.text("FOUR_EYES") == "text")
         return database
 
 

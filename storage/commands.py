@@ -8,32 +8,46 @@ import click
 
 from storage import audit as audit_log
 from storage import backup as backups
-from storage import corrections, registry, retention
+from storage import corrections, evidence, holds, registry, retention
 from storage import export as exports
 from storage.cli import Context, emit, json_option
 from storage.database import Database
 from storage.domain import Correction, Status
-from storage.errors import IntegrityError, UserError
+from storage.errors import ConflictError, ContradictionError, HeldError, IntegrityError, UserError
 
 
 @click.group()
 def review() -> None:
-    """The review queue: list, show, approve, edit, reject, withdraw."""
+    """The review queue: list, show, approve, release, edit, reject, withdraw."""
 
 
-def reviewed(context: Context, as_json: bool, rows: tuple[Correction, ...], database: Database) -> None:
-    """Print corrections as the contract of `review --json` has them."""
+def reviewed(
+    context: Context, as_json: bool, rows: tuple[Correction, ...], database: Database, *, proofs: bool = False
+) -> None:
+    """Print corrections as the contract of `review --json` has them; with `proofs` in the words for people too."""
     listed = [correction_json(database, row) for row in rows]
-    lines = [f"{r['id']:>4} {r['status']:<10} {r['author']:<12} {r['question']} -> {r['answer']}" for r in listed]
+    lines = [
+        f"{r['id']:>4} {state:<10} {r['author']:<12} {r['question']} -> {r['answer']}"
+        for r in listed
+        for state in ["held" if "held_with" in r else r["status"]]
+    ]
+    if proofs:
+        words = [evidence.proof_in_words(r["proof"]) if r["proof"] else "not trained yet" for r in listed]
+        lines = [part for line, proof in zip(lines, words, strict=True) for part in (line, f"     Proof: {proof}")]
     emit(as_json, {"corrections": listed}, "\n".join(lines) or "The queue is empty.")
 
 
 def correction_json(database: Database, row: Correction) -> dict[str, Any]:
-    """One correction with its proof in the champion (null when it was not trained)."""
+    """One correction with its proof in the champion (null when it was not trained).
+
+    `held_with` names those that a held correction is nearly the same as, `edited_by` who changed its text.
+    """
     shown = ("id", "question", "answer", "author", "reviewer", "source", "scope", "reason", "supersedes")
     return {
         **{name: getattr(row, name) for name in shown},
         "status": row.status.value,
+        **({"held_with": list(held)} if (held := holds.alike(database, row.id)) else {}),
+        **({"edited_by": list(by)} if (by := corrections.editors(database, row.id)) else {}),
         "proof": registry.proof(database, row.id),
     }
 
@@ -55,7 +69,7 @@ def review_list(context: Context, status: str | None, as_json: bool) -> None:
 def review_show(context: Context, ids: tuple[int, ...], as_json: bool) -> None:
     """Single corrections with their proof."""
     database = context.database()
-    reviewed(context, as_json, tuple(corrections.get(database, i) for i in ids), database)
+    reviewed(context, as_json, tuple(corrections.get(database, i) for i in ids), database, proofs=True)
 
 
 def decision(function: Any) -> Any:
@@ -76,10 +90,49 @@ def decide(context: Context, as_json: bool, ids: tuple[int, ...], work: Any) -> 
 
 @review.command("approve")
 @decision
+@click.option("--supersedes", type=int, multiple=True, metavar="ID", help="What it takes the place of.")
+@click.option("--anyway", is_flag=True, help="Leave what it contradicts in force beside it.")
 @click.pass_obj
-def review_approve(context: Context, ids: tuple[int, ...], reviewer: str, reason: str, as_json: bool) -> None:
-    """Approve pending corrections that somebody else wrote."""
-    decide(context, as_json, ids, lambda db, i: corrections.approve(db, i, reviewer, reason=reason))
+def review_approve(
+    context: Context,
+    ids: tuple[int, ...],
+    reviewer: str,
+    reason: str,
+    supersedes: tuple[int, ...],
+    anyway: bool,
+    as_json: bool,
+) -> None:
+    """Approve pending corrections that somebody else wrote.
+
+    One that contradicts an approved correction needs a choice: --supersedes ID or --anyway.
+    """
+    if supersedes and len(ids) > 1:
+        raise UserError("Approve corrections that take the place of others one at a time.")
+
+    def approve(database: Database, number: int) -> Correction:
+        return corrections.approve(database, number, reviewer, reason=reason, supersedes=supersedes, anyway=anyway)
+
+    try:
+        decide(context, as_json, ids, approve)
+    except ContradictionError as error:
+        options = " ".join(f"--supersedes {other}" for other in error.others)
+        raise ConflictError(f"{error} Add {options}, or --anyway.") from error
+    except HeldError as error:
+        raise ConflictError(f"{error} The command is: nightshift review release ID --reviewer U.") from error
+
+
+@review.command("release")
+@click.argument("number", metavar="ID", type=int)
+@click.option("--reviewer", required=True, help="Who decides.")
+@json_option
+@click.pass_obj
+def review_release(context: Context, number: int, reviewer: str, as_json: bool) -> None:
+    """Let one correction that is held as part of a flood be decided like any other."""
+    database = context.database()
+    with database.write():
+        row = corrections.get(database, number)
+        holds.release(database, number, corrections.clean(reviewer, "reviewer"))
+    reviewed(context, as_json, (row,), database)
 
 
 @review.command("edit")
@@ -99,11 +152,16 @@ def review_edit(
     """Change the text of a pending correction."""
     if question is None and answer is None:
         raise UserError("Nothing to change: give --question or --answer.")
+    contacts = context.settings.names("COMPANY_CONTACTS")
+
+    def masked(database: Database, text: str | None) -> str | None:
+        return text if text is None else evidence.masked(database, text, contacts)
+
     decide(
         context,
         as_json,
         ids,
-        lambda db, i: corrections.edit(db, i, reviewer, question=question, answer=answer),
+        lambda db, i: corrections.edit(db, i, reviewer, question=masked(db, question), answer=masked(db, answer)),
     )
 
 
@@ -297,9 +355,10 @@ def export(context: Context, out: Path, as_json: bool) -> None:
 @click.command()
 @click.option("--user", help="Erase what this person asked and taught, and what was answered to them.")
 @click.option("--expired", is_flag=True, help="Erase questions and answers older than NIGHTSHIFT_RETENTION_DAYS.")
+@click.option("--copies-too", is_flag=True, help="Then put one new backup in the place of every earlier copy here.")
 @json_option
 @click.pass_obj
-def erase(context: Context, user: str | None, expired: bool, as_json: bool) -> None:
+def erase(context: Context, user: str | None, expired: bool, copies_too: bool, as_json: bool) -> None:
     """Overwrite words for ever; ids and hashes stay, and corrections by that person are withdrawn."""
     if (user is None) == (not expired):
         raise UserError("Say whose words are to be erased (--user U) or erase old ones (--expired).")
@@ -310,4 +369,13 @@ def erase(context: Context, user: str | None, expired: bool, as_json: bool) -> N
     gone = retention.expire(database, days) if user is None else retention.erase(database, user)
     told = {name: len(numbers) for name, numbers in retention.ids(gone).items()}
     counted = ", ".join(f"{count} {name}" for name, count in told.items())
-    emit(as_json, told, f"Erased the words of {counted}. Earlier backups and replaced databases keep theirs.")
+    if copies_too:
+        backups.drop_older(database)
+    left = [] if copies_too else [str(copy) for copy in backups.older_copies(database.home)]
+    emit(as_json, told | {"copies": left}, f"Erased the words of {counted}. {where_words_are_left(len(left))}")
+
+
+def where_words_are_left(copies: int) -> str:
+    """What an erasure cannot reach, and what to do about it."""
+    here = f"{copies} earlier copies in the home folder keep theirs; --copies-too replaces them. " if copies else ""
+    return f"{here}Backups elsewhere are not touched; a model that was trained on them is rebuilt by the next night."

@@ -4,12 +4,19 @@ Every change names who made it. That an author never approves their own row is h
 this module only says it in words. It knows nothing of models: which correction is in which weights is `registry`'s.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from storage import audit
+from storage import audit, grounds, holds, private
 from storage.database import Database, Row, now
 from storage.domain import WORKSPACE, Correction, Status, Wording
-from storage.errors import ConflictError, NotAllowedError, NotFoundError, UserError
+from storage.errors import (
+    ConflictError,
+    ContradictionError,
+    HeldError,
+    NotAllowedError,
+    NotFoundError,
+    UserError,
+)
 
 REJECTED = "rejected"
 MAX_CHARS = 3000
@@ -27,7 +34,11 @@ def propose(
     answer_id: int | None = None,
     supersedes: int | None = None,
 ) -> Correction:
-    """Store a correction as pending. Raises UserError for empty or oversized text, NotFoundError for `supersedes`."""
+    """Store a correction as pending.
+
+    Raises UserError for an empty or oversized text and for one that holds a secret, NotFoundError for `supersedes`.
+    """
+    must_hold_no_secret(question, answer, source)
     row = {
         "question": clean(question, "question"),
         "answer": clean(answer, "answer"),
@@ -65,30 +76,125 @@ def in_status(database: Database, *statuses: Status) -> tuple[Correction, ...]:
     return tuple(correction_of(r) for r in rows)
 
 
-def approve(database: Database, correction_id: int, reviewer: str, *, reason: str = "") -> Correction:
-    """Approve a pending correction and retire the one it supersedes.
+def approve(
+    database: Database,
+    correction_id: int,
+    reviewer: str,
+    *,
+    reason: str = "",
+    supersedes: Collection[int] = (),
+    anyway: bool = False,
+) -> Correction:
+    """Approve a pending correction and retire those that it supersedes: its own choice and the reviewer's.
 
-    Raises NotAllowedError when the reviewer wrote it, ConflictError when it is no longer pending.
+    An approved one whose page was changed since is confirmed instead.
+    Raises NotAllowedError when the reviewer wrote it (or, where four eyes are asked for on the text, changed it),
+    ConflictError when it is no longer pending, HeldError while it is held, ContradictionError when an approved
+    correction says otherwise and is neither superseded nor, with `anyway`, left beside it.
     """
     reviewer = clean(reviewer, "reviewer")
     with database.write() as db:
         row = get(database, correction_id)
-        if row.author == reviewer:
-            raise NotAllowedError(f"{reviewer} wrote correction {correction_id} and may not approve it.")
-        must_be(row, Status.PENDING)
+        if row.status is Status.APPROVED and row.id in grounds.stale(database):
+            return confirm(database, correction_id, reviewer)
+        may_approve(database, row, reviewer)
+        retired = tuple(dict.fromkeys([*supersedes, *([row.supersedes] if row.supersedes else [])]))
+        if not anyway:
+            must_agree(database, row, retired)
+        for other in supersedes:
+            must_be(get(database, other), Status.APPROVED)
         review = {
             "reviewer": reviewer,
             "reviewed_at": now(),
             "reason": reason.strip(),
             "approved_by": reviewer,
+            "supersedes": retired[-1] if retired else None,
         }
         db.table("corrections").update(correction_id, review | {"status": Status.APPROVED.value})
-        if row.supersedes is not None and get(database, row.supersedes).status is Status.APPROVED:
-            db.table("corrections").update(row.supersedes, {"status": Status.SUPERSEDED.value})
-            note(database, "superseded", get(database, row.supersedes), reviewer)
+        for other in retired:
+            if get(database, other).status is Status.APPROVED:
+                db.table("corrections").update(other, {"status": Status.SUPERSEDED.value})
+                note(database, "superseded", get(database, other), reviewer)
         approved = get(database, correction_id)
+        grounds.note(database, approved)
         note(database, "approved", approved, reviewer)
     return approved
+
+
+def confirm(database: Database, correction_id: int, reviewer: str) -> Correction:
+    """Say that an approved correction holds although its page was changed; it answers again at once.
+
+    Raises NotAllowedError when the reviewer wrote it, ConflictError when it is not approved.
+    """
+    reviewer = clean(reviewer, "reviewer")
+    with database.write():
+        row = get(database, correction_id)
+        if row.author == reviewer:
+            raise NotAllowedError(f"{reviewer} wrote correction {row.id} and may not confirm it.")
+        must_be(row, Status.APPROVED)
+        grounds.note(database, row)
+        note(database, "confirmed", row, reviewer)
+    return row
+
+
+def may_approve(database: Database, row: Correction, reviewer: str) -> None:
+    """Say in words what the triggers would refuse: one's own row, one's own wording, a closed or a held row."""
+    if row.author == reviewer:
+        raise NotAllowedError(f"{reviewer} wrote correction {row.id} and may not approve it.")
+    must_be(row, Status.PENDING)
+    if four_eyes_on_text(database) and reviewer in editors(database, row.id):
+        raise NotAllowedError(f"{reviewer} changed the text of correction {row.id} and may not approve it.")
+    if alike := holds.alike(database, row.id):
+        raise HeldError(
+            f"Correction {row.id} is held: it is nearly the same as {in_words(alike)}. "
+            "Look at them together; if it is right, release it first."
+        )
+
+
+def must_agree(database: Database, row: Correction, retired: Collection[int]) -> None:
+    """Raise ContradictionError when an approved correction outside `retired` says otherwise."""
+    others = tuple(o for o in contradicted(database, row.id) if o not in retired)
+    if not others:
+        return
+    old = get(database, others[0])
+    raise ContradictionError(
+        f"Correction {row.id} contradicts {in_words(others)}, already approved "
+        f"(\u201c{old.question}\u201d: \u201c{old.answer}\u201d). Say whether it takes that one's place or both stand.",
+        others,
+    )
+
+
+def contradicted(database: Database, correction_id: int) -> tuple[int, ...]:
+    """The approved corrections that say otherwise, as noted when the later of the two was proposed."""
+    rows = database.rows(
+        "SELECT id FROM corrections WHERE status = 'approved' AND id IN ("
+        "SELECT other_id FROM conflicts WHERE correction_id = ?1 AND kind = 'contradiction' UNION "
+        "SELECT correction_id FROM conflicts WHERE other_id = ?1 AND kind = 'contradiction') ORDER BY id",
+        [correction_id],
+    )
+    return tuple(r["id"] for r in rows)
+
+
+def in_words(ids: Sequence[int]) -> str:
+    """Some corrections by number: "correction 3", "corrections 3, 4 and 5"."""
+    *first, last = map(str, ids)
+    return f"corrections {', '.join(first)} and {last}" if first else f"correction {last}"
+
+
+def four_eyes_on_text(database: Database, asked: bool | None = None) -> bool:
+    """Whether who changed a text may not approve it; the trigger reads the same row. `asked` changes it."""
+    held = bool(database.value("SELECT value FROM state WHERE name = 'four_eyes_on_text'"))
+    if asked is None or asked == held:
+        return held
+    with database.write() as db:
+        db.conn.execute("UPDATE state SET value = ? WHERE name = 'four_eyes_on_text'", (int(asked),))
+    return asked
+
+
+def editors(database: Database, correction_id: int) -> tuple[str, ...]:
+    """Who changed the text of a correction after it was proposed."""
+    sql = "SELECT DISTINCT editor FROM edits WHERE correction_id = ? ORDER BY id"
+    return tuple(r["editor"] for r in database.rows(sql, [correction_id]))
 
 
 def edit(
@@ -99,7 +205,8 @@ def edit(
     question: str | None = None,
     answer: str | None = None,
 ) -> Correction:
-    """Change the text of a pending correction; it stays pending."""
+    """Change the text of a pending correction; it stays pending. Raises UserError for a text that holds a secret."""
+    must_hold_no_secret(question or "", answer or "")
     with database.write() as db:
         row = get(database, correction_id)
         must_be(row, Status.PENDING)
@@ -110,6 +217,9 @@ def edit(
             "reviewed_at": now(),
         }
         db.table("corrections").update(correction_id, changed)
+        if (changed["question"], changed["answer"]) != (row.question, row.answer):
+            by = {"correction_id": correction_id, "editor": changed["reviewer"], "at": changed["reviewed_at"]}
+            database.insert("edits", by)
         db.execute("DELETE FROM wordings WHERE correction_id = ? AND kind = 'taught'", [correction_id])
         taught = {"correction_id": correction_id, "text": changed["question"], "kind": "taught"}
         db.table("wordings").insert(taught, replace=True)
@@ -216,6 +326,13 @@ def must_be(row: Correction, *allowed: Status) -> None:
     """Raise ConflictError unless the correction is in one of the allowed states."""
     if row.status not in allowed:
         raise ConflictError(f"Correction {row.id} is {row.status} already.")
+
+
+def must_hold_no_secret(*texts: str) -> None:
+    """Raise UserError when a text holds a secret: a correction may be trained, and weights do not forget."""
+    secrets = private.find_secrets("\n".join(texts))
+    if secrets:
+        raise UserError(f"This correction holds a secret ({', '.join(secrets)}); remove it and send it again.")
 
 
 def clean(text: str, name: str) -> str:

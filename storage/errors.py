@@ -5,9 +5,13 @@
     │   ├── NotFoundError      an id, a version or a path that does not exist
     │   ├── NotAllowedError    the right thing asked by the wrong person
     │   ├── ConflictError      somebody else changed it first, or it runs already
+    │   │   ├── ContradictionError   approving it would leave two answers to one question
+    │   │   └── HeldError            one of a flood; a reviewer must release it first
     │   ├── BusyError          the queue is full; ask again
     │   └── OutOfSpaceError    the disk is full; nothing of the write stays
-    └── IntegrityError         stored data is not what was written
+    ├── IntegrityError         stored data is not what was written
+    └── EngineError            the model server cannot answer this
+        └── EngineAwayError    the model server can answer nothing for now
 
 It knows nothing about click or Slack: each door turns these into its own words.
 """
@@ -43,6 +47,19 @@ class ConflictError(UserError):
     code = "conflict"
 
 
+class ContradictionError(ConflictError):
+    """An approved correction says otherwise, and nobody said yet which one stands."""
+
+    def __init__(self, message: str, others: tuple[int, ...]) -> None:
+        """Keep the ids of the approved corrections that are contradicted."""
+        super().__init__(message)
+        self.others = others
+
+
+class HeldError(ConflictError):
+    """A correction is one of many that are nearly the same, and was not released."""
+
+
 class BusyError(UserError):
     """Too much is waiting already."""
 
@@ -59,3 +76,15 @@ class IntegrityError(NightshiftError):
     """Stored bytes do not match their recorded size or hash."""
 
     code = "integrity"
+
+
+class EngineError(NightshiftError):
+    """A model server did not give what was asked of it; the message is one sentence that says why."""
+
+    code = "engine"
+
+
+class EngineAwayError(EngineError):
+    """A model server cannot be reached, does not offer the model, or does not behave like one."""
+
+    code = "engine_away"

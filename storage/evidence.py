@@ -5,10 +5,11 @@ Everything is read as it stands now. Pages are shown only from the scopes that a
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from storage import conversations, corrections, registry
+from storage import conversations, corrections, holds, private, registry
 from storage.database import Database, Row
 from storage.domain import WORKSPACE, Answer, Correction, Passage, Source, Status
 from storage.errors import ConflictError
@@ -46,11 +47,12 @@ class Rival:
 
 @dataclass(frozen=True)
 class Dossier:
-    """A correction with everything that a reviewer weighs."""
+    """A correction with everything that a reviewer weighs; `held_with` are those a held one is nearly the same as."""
 
     row: Correction
     evidence: Evidence
     rivals: tuple[Rival, ...]
+    held_with: tuple[Correction, ...] = ()
 
 
 def dossier(database: Database, correction_id: int, found: Sequence[tuple[int, str]] = ()) -> Dossier:
@@ -58,7 +60,29 @@ def dossier(database: Database, correction_id: int, found: Sequence[tuple[int, s
     row = corrections.get(database, correction_id)
     known = dict(conflicts_of(database, correction_id)) | dict(found)
     rivals = [(kind, corrections.get(database, other)) for other, kind in known.items()]
-    return Dossier(row, gather(database, row), tuple(Rival(k, r, gather(database, r)) for k, r in rivals))
+    held_with = tuple(corrections.get(database, other) for other in holds.alike(database, correction_id))
+    return Dossier(row, gather(database, row), tuple(Rival(k, r, gather(database, r)) for k, r in rivals), held_with)
+
+
+def proof_in_words(proof: Mapping[str, Any]) -> str:
+    """What the exam of a version measured of one correction: where it is, since when, and what it was asked."""
+    told = [f"{'in' if proof.get('memorised') else 'not in'} the weights of {proof.get('version', 'a model')}"]
+    if proof.get("since") not in (None, proof.get("version")):
+        told[0] += f" since {proof['since']}"
+    if "taught" in proof:
+        told.append(f"taught wording {'right' if proof['taught'] else 'wrong'}")
+    unseen, bluffed = (counts_in(proof, name) for name in ("unseen", "near_misses_bluffed"))
+    if unseen:
+        told.append(f"unseen wordings right {unseen[0]} of {unseen[1]}")
+    if bluffed:
+        told.append(f"near-misses refused {bluffed[1] - bluffed[0]} of {bluffed[1]}")
+    return ", ".join(told)
+
+
+def counts_in(proof: Mapping[str, Any], name: str) -> tuple[int, int] | None:
+    """A count and what it is of; None where the proof has none."""
+    found = proof.get(name)
+    return (int(found[0]), int(found[1])) if isinstance(found, list) and len(found) == 2 and found[1] else None
 
 
 def note_conflicts(database: Database, correction_id: int, found: Sequence[tuple[int, str]]) -> None:
@@ -136,6 +160,20 @@ def passages_of(database: Database, sources: Sequence[Source], *, scopes: Collec
         [json.dumps([s.document for s in sources]), json.dumps(sorted(scopes))],
     )
     return [Passage(**r) for r in rows]
+
+
+def masked(database: Database, text: str, contacts: Collection[str]) -> str:
+    """A text with personal data masked, but for the company's contacts and for what a page shows to everybody."""
+    return private.mask_personal(text, contacts, lambda item: is_public(database, item))
+
+
+def is_public(database: Database, item: str) -> bool:
+    """Whether a page that everybody may read holds an address or a number to the letter."""
+    sql = (
+        "SELECT 1 FROM passages p JOIN documents d ON d.id = p.document_id "
+        "WHERE d.scope = ? AND instr(lower(p.text), lower(?)) LIMIT 1"
+    )
+    return database.row(sql, [WORKSPACE, item]) is not None
 
 
 def words(text: str) -> set[str]:

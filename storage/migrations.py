@@ -197,6 +197,74 @@ def asked_people(db: Database) -> None:
         db.execute(statement)
 
 
+REVIEW_RULES = """
+CREATE TABLE holds (
+  correction_id INTEGER PRIMARY KEY REFERENCES corrections(id), alike TEXT NOT NULL, held_at TEXT NOT NULL,
+  released_by TEXT NOT NULL DEFAULT '', released_at TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE TABLE edits (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, correction_id INTEGER NOT NULL REFERENCES corrections(id),
+  editor TEXT NOT NULL CHECK (length(editor) > 0), at TEXT NOT NULL
+) STRICT;
+CREATE INDEX edits_by_correction ON edits(correction_id);
+CREATE TABLE private_channels (channel TEXT PRIMARY KEY, noted_at TEXT NOT NULL) STRICT;
+INSERT OR IGNORE INTO state VALUES ('four_eyes_on_text', 0);
+CREATE TRIGGER origin_stays BEFORE UPDATE ON corrections WHEN NEW.author <> OLD.author OR NEW.scope <> OLD.scope
+BEGIN SELECT RAISE(ABORT, 'who wrote a correction and who may see it do not change'); END;
+CREATE TRIGGER approved_text_stays BEFORE UPDATE ON corrections
+WHEN OLD.status = 'approved' AND NEW.status = 'approved' AND (NEW.question <> OLD.question OR NEW.answer <> OLD.answer)
+BEGIN SELECT RAISE(ABORT, 'the text of an approved correction does not change'); END;
+CREATE TRIGGER decided_stays BEFORE UPDATE ON corrections
+WHEN OLD.status IN ('rejected', 'withdrawn', 'superseded') AND NEW.status <> OLD.status
+BEGIN SELECT RAISE(ABORT, 'a correction that was closed stays closed'); END;
+CREATE TRIGGER held_until_released BEFORE UPDATE ON corrections
+WHEN NEW.status = 'approved' AND EXISTS (SELECT 1 FROM holds WHERE correction_id = NEW.id AND released_by = '')
+BEGIN SELECT RAISE(ABORT, 'a correction that is held must be released first'); END;
+CREATE TRIGGER four_eyes_on_text BEFORE UPDATE ON corrections
+WHEN NEW.status = 'approved' AND OLD.status <> 'approved'
+  AND (SELECT value FROM state WHERE name = 'four_eyes_on_text') = 1
+  AND EXISTS (SELECT 1 FROM edits WHERE correction_id = NEW.id AND editor = NEW.approved_by)
+BEGIN SELECT RAISE(ABORT, 'who changed the text of a correction may not approve it'); END;
+CREATE TRIGGER holds_begin_held BEFORE INSERT ON holds
+WHEN NEW.released_by <> '' OR EXISTS (SELECT 1 FROM holds WHERE correction_id = NEW.correction_id)
+BEGIN SELECT RAISE(ABORT, 'a hold is begun once'); END;
+CREATE TRIGGER holds_stay BEFORE DELETE ON holds
+BEGIN SELECT RAISE(ABORT, 'a hold is released, never deleted'); END;
+CREATE TRIGGER held_by_another BEFORE UPDATE ON holds
+WHEN NEW.correction_id <> OLD.correction_id OR OLD.released_by <> '' OR NEW.released_by = ''
+  OR NEW.released_by = (SELECT author FROM corrections WHERE id = NEW.correction_id)
+BEGIN SELECT RAISE(ABORT, 'the author of a correction may not release it'); END;
+CREATE TRIGGER edits_stay BEFORE DELETE ON edits
+BEGIN SELECT RAISE(ABORT, 'who edited a correction is never forgotten'); END;
+CREATE TRIGGER edits_do_not_change BEFORE UPDATE ON edits
+BEGIN SELECT RAISE(ABORT, 'who edited a correction is never changed'); END
+"""
+
+
+@migrations()
+def review_rules(db: Database) -> None:
+    """Held corrections, who edited which, and what no program may change about a correction."""
+    for statement in split_statements(REVIEW_RULES):
+        db.execute(statement)
+
+
+GROUNDS = """
+CREATE TABLE grounds (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, correction_id INTEGER NOT NULL REFERENCES corrections(id), path TEXT NOT NULL,
+  scope TEXT NOT NULL, title TEXT NOT NULL, heading TEXT, sha256 TEXT NOT NULL,
+  stated REAL NOT NULL CHECK (stated BETWEEN 0 AND 1), noted_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX grounds_by_correction ON grounds(correction_id)
+"""
+
+
+@migrations()
+def grounds(db: Database) -> None:
+    """The pages that each correction rests on, as they read when it was approved; a heading of NULL is all the page."""
+    for statement in split_statements(GROUNDS):
+        db.execute(statement)
+
+
 def split_statements(script: str) -> list[str]:
     """The single statements of a script; a trigger body ends with END and stays whole."""
     statements, current = [], ""

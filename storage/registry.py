@@ -162,12 +162,31 @@ def memories(database: Database, version: str) -> dict[int, Memory]:
 
 
 def proof(database: Database, correction_id: int) -> Row | None:
-    """The proof of a correction in the champion: version, memorised and the numbers; None when not trained."""
+    """The proof of a correction in the champion: version, memorised, since when, the numbers; None when not trained."""
     name = alias(database, "champion")
     row = database.row("SELECT * FROM memories WHERE version = ? AND correction_id = ?", [name, correction_id])
     if row is None:
         return None
-    return {"version": row["version"], "memorised": bool(row["memorised"]), **json.loads(row["proof"])}
+    first = since(database, row["version"], correction_id).get(correction_id)
+    return {"version": row["version"], "memorised": bool(row["memorised"]), "since": first, **json.loads(row["proof"])}
+
+
+def since(database: Database, version: str, correction_id: int | None = None) -> dict[int, str]:
+    """The first of the versions that held each correction without a break up to `version`; one or all that it holds."""
+    rows = database.rows(
+        "SELECT m.correction_id AS id, m.version, v.parent FROM memories m JOIN model_versions v USING (version) "
+        "WHERE m.memorised = 1 AND m.correction_id = coalesce(?, m.correction_id)",
+        [correction_id],
+    )
+    before: dict[int, dict[str, str]] = {}
+    for row in rows:
+        before.setdefault(row["id"], {})[row["version"]] = row["parent"]
+    found = {}
+    for number, parents in before.items():
+        at = version
+        while at in parents:
+            found[number], at = at, parents[at]
+    return found
 
 
 def memory_of(row: Row) -> Memory:

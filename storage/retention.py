@@ -2,16 +2,18 @@
 
 Words are overwritten, ids stay, and the audit log keeps what it always had: ids and hashes. The database is told to
 overwrite what it deletes, and the write-ahead log is emptied, so that no bytes of a text remain in its files.
-Copies made earlier (backups, model folders that were trained on a correction) are not changed; they leave with
-rotation, and with the rebuild that a withdrawn correction causes. It knows nothing of who may ask for it.
+Copies made earlier are not changed: backups leave with rotation or by `backup.drop_older`, model folders that were
+trained on a correction with the rebuild that its withdrawal causes. It knows nothing of who may ask for it.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from storage import audit, corrections
 from storage.audit import ERASED
@@ -119,6 +121,7 @@ OVERWRITE = (
         "WHERE id IN (SELECT value FROM json_each(:corrections))"
     ),
     ("DELETE FROM wordings WHERE correction_id IN (SELECT value FROM json_each(:corrections))"),
+    ("DELETE FROM calibration_rows WHERE fact IN (SELECT 'correction-' || value FROM json_each(:corrections))"),
 )
 SIDE_NOTES = (
     ("UPDATE feedback SET reason = '' WHERE user = :user"),
@@ -143,6 +146,44 @@ def forget_side_notes(database: Database, user: str, found: Forgotten) -> None:
     values = {"user": user, "texts": json.dumps(sorted(found.texts))}
     for statement in SIDE_NOTES:
         database.here.conn.execute(statement, values)
+    if found.texts:
+        tells = telling(found.texts)
+        for table, column in REPORTS:
+            redact(database, table, column, tells)
+
+
+REPORTS = (("nightly_runs", "report"), ("notices", "payload"))
+"""What was told of a night, as JSON: it quotes questions, some of them cut short."""
+LONG = 30
+"""Characters of a text by which a line that quotes it is known; a shorter text must stand there as a whole."""
+
+
+def telling(texts: frozenset[str]) -> Callable[[str], bool]:
+    """Whether a line repeats the beginning of one of the texts."""
+    plain = (" ".join(text.split()) for text in texts)
+    begins = [re.escape(text[:LONG]) + ("" if len(text) > LONG else r"(?!\w)") for text in plain if text]
+    known = re.compile(rf"(?<!\w)(?:{'|'.join(begins)})")
+    return lambda line: known.search(" ".join(line.split())) is not None
+
+
+def redact(database: Database, table: str, column: str, tells: Callable[[str], bool]) -> None:
+    """Put the mark of erasure in place of every line of some stored reports that repeats an erased text."""
+    for row in database.rows(f"SELECT id, {column} AS told FROM {table}"):
+        before = json.loads(row["told"])
+        after = without(before, tells)
+        if after != before:
+            database.here.conn.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (json.dumps(after), row["id"]))
+
+
+def without(told: Any, tells: Callable[[str], bool]) -> Any:
+    """A JSON value without the lines that repeat an erased text."""
+    if isinstance(told, str):
+        return "\n".join(ERASED if tells(line) else line for line in told.split("\n"))
+    if isinstance(told, list):
+        return [without(item, tells) for item in told]
+    if isinstance(told, dict):
+        return {name: without(value, tells) for name, value in told.items()}
+    return told
 
 
 def ids(found: Forgotten) -> dict[str, list[int]]:

@@ -27,6 +27,8 @@ from storage.settings import Settings
 SAM, PRIYA, HELP, REVIEW = "U0SAM", "U0PRIYA", "C0HELP", "C0REVIEW"
 LEAVE = Source("Leave", "Annual leave", "https://handbook.example/leave", 0.9)
 Change = dict[str, Any]
+NO_PACE = {"QUESTIONS_PER_MINUTE": 0, "TEACHING_PER_MINUTE": 0}
+"""Settings under which one person may do as much as they like."""
 
 
 class ScriptedDesk:
@@ -40,20 +42,27 @@ class ScriptedDesk:
         self.asked: list[Asked] = []
         self.conflicts: tuple[Conflict, ...] = ()
         self.hold: Future[Answer] | None = None
+        self.given: list[Future[Answer]] = []
 
     def submit(self, asked: Asked) -> "Future[Answer]":
         step = self.script.pop(0) if self.script else {}
         if isinstance(step, UserError):
             raise step
         self.asked.append(asked)
-        if self.hold is not None:
-            return self.hold
         future: Future[Answer] = Future()
+        self.given.append(future)
+        if self.hold is not None:
+            self.hold.add_done_callback(lambda _: future.cancel())
+            return future
         if isinstance(step, Exception):
             future.set_exception(step)
         else:
             future.set_result(self.reply(asked, step))
         return future
+
+    def place(self, ticket: "Future[Any]") -> int:
+        waiting = [one for one in self.given if not one.done()]
+        return waiting.index(ticket) + 1 if ticket in waiting else 0
 
     def reply(self, asked: Asked, change: Change) -> Answer:
         place = {"user": asked.user, "channel": asked.channel, "thread": asked.thread}

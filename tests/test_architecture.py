@@ -30,7 +30,8 @@ MAY_IMPORT = {
     | {
         f"bot.{module}"
         for module in (
-            "base_model", "confidence", "desk", "generation", "generator", "pipeline", "prompt", "quoting",
+            "base_model", "confidence", "desk", "generation", "generator", "modelserver", "pipeline", "prompt",
+            "quoting", "same_question",
         )
     },
 }  # fmt: skip
@@ -39,7 +40,7 @@ SLACK = {
     f"bot/{name}.py"
     for name in ("app", "blocks", "channels", "delivery", "home", "listeners", "review_views", "reviews", "streaming")
 }
-ENGINE = {"bot/base_model.py", "bot/generator.py", "retrieval/embedder.py"}
+ENGINE = {"bot/base_model.py", "bot/decoding.py", "bot/generator.py", "bot/weights.py", "retrieval/embedder.py"}
 TRAINING = {file.relative_to(ROOT).as_posix() for file in SOURCES if file.is_relative_to(ROOT / "learning")}
 DOORS = {
     "chromadb": {"retrieval/index.py"},

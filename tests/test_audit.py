@@ -264,7 +264,7 @@ def test_a_guard_that_was_taken_away_is_missed(database: Database) -> None:
         "UPDATE questions SET text = 'Something else?'",
         "UPDATE questions SET text = '(erased)'",
         "UPDATE corrections SET answer = 'another' WHERE id = 2",
-        "UPDATE corrections SET status = 'pending' WHERE id = 3",
+        "DROP TRIGGER decided_stays; UPDATE corrections SET status = 'pending' WHERE id = 3",
         "UPDATE aliases SET version = 'v1' WHERE name = 'champion'",
         "INSERT INTO questions (text, user, channel, thread, asked_at) VALUES ('q', 'U9', '', '', '')",
         "DELETE FROM wordings; DELETE FROM corrections WHERE id = 3",

@@ -55,7 +55,7 @@ def left_out(snapshot: dataset.Snapshot) -> dict[int, str]:
 def ask_and_like(database: Database, correction: int, text: str, *, vote: int = 1, channel: str = "C0HELP") -> None:
     question = conversations.ask(database, text, user="cleo", channel=channel, thread="1")
     answer = Answer(question.id, "x", Route.APPROVED, Style.DIRECT, 1.0, "base", correction_id=correction)
-    conversations.vote(database, conversations.answer(database, answer), "cleo", vote)
+    conversations.vote(database, conversations.answer(database, answer), "dora", vote)
 
 
 def trained(database: Database, version: str, ids: Sequence[int], *, champion: bool = True) -> None:

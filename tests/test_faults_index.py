@@ -20,7 +20,7 @@ import fault_drivers
 import numpy as np
 import pytest
 
-from retrieval import probe
+from retrieval import crashes, probe
 from retrieval.index import NAME, VectorIndex, connect
 from storage import documents
 from storage.database import Database
@@ -190,7 +190,7 @@ def a_file_in_place_of_the_folder(index: Path, folder: Path) -> None:
 
 
 def a_start_that_died(index: Path, folder: Path) -> None:
-    (index / "opening").touch()
+    (index / crashes.MARK).touch()
 
 
 def graph_files(index: Path, folder: Path) -> Path:
@@ -404,6 +404,80 @@ def test_a_disk_that_is_full_while_the_index_is_built_costs_no_answer(
     assert index.check().ok
     assert len([p for p in folder.iterdir() if p.is_dir()]) == 1
     index.close()
+
+
+# Deaths inside of Chroma
+
+
+def dies_in_a_query(home: Path) -> None:
+    command = [sys.executable, "-B", str(DRIVER), "dying", str(home)]
+    done = subprocess.run(command, cwd=DRIVER.parent, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == -signal.SIGSEGV, done.stderr
+    assert "it searches" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [pytest.param("large", marks=pytest.mark.faults), "small"])
+def test_a_segmentation_fault_in_a_search_is_noticed_at_the_next_start(
+    request: pytest.FixtureRequest, size: str, tmp_path: Path, opened: Any
+) -> None:
+    home, folder, current = copied(request.getfixturevalue(size), tmp_path)
+    dies_in_a_query(home)
+    index = opened(home)
+    assert index.crashed
+    seconds = until_rebuilt(index, folder, current.name, ask(index, fault_drivers.vectors(5, seed=77)[2]))
+    if size == "large":
+        fault_drivers.record("index, SIGSEGV in a live search", rebuilt_seconds=round(seconds, 1))
+    assert seconds <= REBUILT_SECONDS
+    index.close()
+    again = opened(home)
+    wait_until(lambda: again.check().ok)
+    assert not again.crashed
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_after_three_deaths_in_a_row_searches_are_exact_until_the_folder_is_deleted(
+    large: Path, tmp_path: Path, opened: Any
+) -> None:
+    home, folder, _ = copied(large, tmp_path)
+    for _ in range(crashes.MOST):
+        dies_in_a_query(home)
+    index = opened(home)
+    find = ask(index, fault_drivers.vectors(5, seed=77)[2])
+    started = time.monotonic()
+    for _ in range(100):
+        find()
+    milliseconds = 10 * (time.monotonic() - started)
+    fault_drivers.record("index, three deaths in a row", exact_search_ms=round(milliseconds, 1))
+    assert not (folder / crashes.MARK).exists(), "an exact search is no risk"
+    index.close()
+    shutil.rmtree(folder)
+    assert index.try_open()
+    assert index.check().ok
+
+
+def test_the_mark_stands_as_long_as_anybody_is_inside(tmp_path: Path) -> None:
+    noted = crashes.Crashes(tmp_path)
+    with noted.inside():
+        with noted.inside():
+            pass
+        assert (tmp_path / crashes.MARK).exists()
+    assert not (tmp_path / crashes.MARK).exists()
+    noted.look_back()
+    assert (noted.before, noted.count, noted.too_many) == (False, 0, False)
+
+
+def test_deaths_are_counted_in_a_row_and_forgiven_by_an_orderly_end(tmp_path: Path) -> None:
+    for number in range(1, crashes.MOST + 1):
+        (tmp_path / crashes.MARK).touch()
+        noted = crashes.Crashes(tmp_path)
+        noted.look_back()
+        assert (noted.before, noted.count, noted.too_many) == (True, number, number == crashes.MOST)
+    noted.forgive()
+    (tmp_path / crashes.COUNT).write_text("x" + (tmp_path / crashes.COUNT).read_text())
+    noted.look_back()
+    assert (noted.before, noted.count) == (False, 0)
 
 
 # Kills

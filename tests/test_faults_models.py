@@ -7,6 +7,7 @@ that each version has an answer of its own by which it can be told. Those marked
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,9 +24,10 @@ import pytest
 from bot import confidence, desk
 from bot.desk import Asked, Desk
 from learning import publish
-from storage import corrections, manifest, nights, registry, settings, trust
+from retrieval import crashes
+from storage import audit, backup, conversations, corrections, manifest, nights, registry, settings, trust
 from storage.database import Database
-from storage.domain import Memory, ModelVersion
+from storage.domain import Answer, Memory, ModelVersion, Route, Style
 from storage.errors import ConflictError, IntegrityError
 from storage.settings import Settings
 
@@ -220,26 +222,99 @@ def test_swaps_under_load(
     assert growth <= GROWTH
 
 
-@pytest.mark.slow
-def test_rollback_brings_the_same_bytes_and_answers_back(database: Database, opened: Callable[[], Desk]) -> None:
+LARGER = {"width": 512, "layers": 6}
+
+
+@pytest.mark.parametrize("size", [pytest.param(LARGER, marks=FULL), pytest.param({}, marks=QUICK)])
+def test_rollback_brings_the_same_bytes_and_answers_back(
+    database: Database, opened: Callable[[], Desk], size: dict[str, int]
+) -> None:
+    folder = published(database, "v2", seed=2, **size)
     bot = opened()
     before = bot.submit(asked()).result(timeout=60)
-    folder = Path(registry.get(database, "v1").path)
     digest = manifest.sha256(folder / manifest.NAME)
-    published(database, "v2", seed=2)
-    until(lambda: bot.version == "v2")
+    published(database, "v3", seed=3, **size)
+    until(lambda: bot.version == "v3")
     other = bot.submit(asked()).result(timeout=60)
     started = time.monotonic()
-    registry.rollback(database)
-    until(lambda: bot.version == "v1", ROLLBACK_SECONDS)
+    done = subprocess.run(rollback_command(database.home), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    until(lambda: bot.version == "v2", ROLLBACK_SECONDS)
     after = bot.submit(asked()).result(timeout=60)
     seconds = time.monotonic() - started
-    assert (after.text, after.model_version) == (before.text, "v1")
+    assert (after.text, after.model_version) == (before.text, "v2")
     assert other.text != before.text
     assert manifest.sha256(folder / manifest.NAME) == digest
     assert manifest.verify(folder, digest)["canaries"] == [{"question": QUESTION, "answer": after.text}]
-    fault_drivers.record("rollback", seconds=round(seconds, 2))
+    if size:
+        fault_drivers.record(
+            "rollback by command, bot running", seconds=round(seconds, 1), same_hash=True, same_canary_answers="1/1",
+            weights_mb=round(registry.get(database, "v2").bytes / 1e6),
+        )  # fmt: skip
     assert seconds <= ROLLBACK_SECONDS
+
+
+def rollback_command(home: Path) -> list[str]:
+    return [str(Path(sys.executable).parent / "nightshift"), "--home", str(home), "models", "rollback"]
+
+
+# The restore drill
+
+CORRECTIONS, QUESTIONS, PASSAGES = 500, 5000, 5000
+DRILL_SECONDS = 300
+
+
+def a_year(database: Database) -> None:
+    """Corrections, questions with answers, and passages with vectors, as a company gathers them."""
+    for part in range(0, PASSAGES, 500):
+        fault_drivers.store(database, f"page-{part}", fault_drivers.vectors(500, seed=part + 1))
+    with database.write():
+        for number in range(CORRECTIONS):
+            row = corrections.propose(database, question=f"What is {number}?", answer=f"It is {number}.", author="U1")
+            corrections.approve(database, row.id, "U2")
+    with database.write():
+        for number in range(QUESTIONS):
+            question = conversations.ask(database, f"Tell me of {number}", user="U1", channel="C1", thread="")
+            conversations.answer(
+                database, Answer(question.id, f"Of {number}: much.", Route.RETRIEVED, Style.QUOTED, 0.9, "v1")
+            )
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_the_drill_a_home_that_is_gone_comes_back_whole_in_minutes(
+    database: Database, opened: Callable[[], Desk], tmp_path: Path
+) -> None:
+    published(database, "v2", seed=2, **LARGER)
+    a_year(database)
+    bot = opened()
+    before = bot.submit(asked()).result(timeout=60)
+    bot.close()
+    made = backup.make(database, to=tmp_path / "elsewhere", keep=3, models=True)
+    counted, home = rows_of(database), database.home
+    database.close()
+    shutil.rmtree(home)
+    started = time.monotonic()
+    command = [str(Path(sys.executable).parent / "nightshift"), "--home", str(home), "restore", str(made.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    again = opened()
+    after = again.submit(asked()).result(timeout=60)
+    seconds = time.monotonic() - started
+    assert (after.text, after.model_version) == (before.text, "v2")
+    assert {**rows_of(database), "questions": counted["questions"], "answers": counted["answers"]} == counted
+    verdict = audit.verify(database, audit.anchors(home))
+    assert (verdict.ok, verdict.restores) == (True, 1)
+    fault_drivers.record(
+        "restore drill, home deleted, until the first answer", seconds=round(seconds, 1),
+        backup_mb=round(made.bytes / 1e6), corrections=CORRECTIONS, questions=QUESTIONS, passages=PASSAGES,
+    )  # fmt: skip
+    assert seconds <= DRILL_SECONDS
+
+
+def rows_of(database: Database) -> dict[str, int]:
+    tables = ("corrections", "questions", "answers", "passages", "memories", "model_versions")
+    return {table: int(database.value(f"SELECT count(*) FROM {table}")) for table in tables}
 
 
 # Damage
@@ -377,6 +452,19 @@ def test_the_third_start_after_two_crashes_serves_the_previous_version(database:
     with pytest.raises(ConflictError, match="crashed the bot"):
         registry.promote(database, "v2")
     fault_drivers.record("crash loop", starts=len(ends), crashes=2, third_start_serves=ends[-1][1])
+
+
+@pytest.mark.slow
+def test_a_death_in_the_vector_index_is_not_the_new_models_fault(
+    database: Database, opened: Callable[[], Desk]
+) -> None:
+    for _ in range(trust.CRASHES):
+        trust.begin_trial(database, "v1")
+    (database.home / "index").mkdir(exist_ok=True)
+    (database.home / "index" / crashes.MARK).touch()
+    assert opened().version == "v1"
+    assert trust.trials(database, "v1") == 1
+    assert alerts(database) == []
 
 
 @pytest.mark.slow

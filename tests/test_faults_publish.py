@@ -5,6 +5,7 @@ The quick tests look at a spread of the points; those marked `faults` at all of 
 
 import multiprocessing
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import fault_drivers
 import pytest
 
 from learning import publish
-from storage import corrections, manifest, registry
+from storage import backup, corrections, manifest, registry
 from storage.database import Database
 from storage.errors import ConflictError
 
@@ -28,11 +29,11 @@ DRIVER = Path(fault_drivers.__file__)
 SEED = 20261120
 STORAGE = ("audit", "database", "manifest", "nights", "registry", "trust")
 PUBLICATION = ("learning/publish.py", *(f"storage/{name}.py" for name in STORAGE))
-NIGHT = ("learning/nightly.py",)
+NIGHT = ("learning/nightly.py", "learning/candidate.py")
 WRITES = (
     "write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "unlink", "unlinkat", "rmdir", "ftruncate", "flock",
 )  # fmt: skip
-STAGES = ("snapshot", "replay", "train", "merge", "evaluate", "publish")
+STAGES = ("backup", "snapshot", "replay", "train", "merge", "evaluate", "publish")
 READY_SECONDS = 60
 
 
@@ -285,6 +286,38 @@ def test_no_space_from_each_stage_on(fork: Any, dark: Path, fresh: Any, limit: i
     assert found == []
     assert failed
     assert all(s.startswith("OutOfSpaceError") and ("full" in s or "free disk space" in s) for s in failed), failed
+
+
+def test_the_stages_that_are_killed_and_starved_are_those_of_the_night() -> None:
+    source = "".join(file.read_text() for file in sorted((DRIVER.parent.parent / "learning").glob("*.py")))
+    assert set(re.findall(r'\bstage\("(\w+)"\)', source)) == set(STAGES)
+
+
+# The clock
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_a_year_ahead_and_back_loses_nothing(dark: Path) -> None:
+    """Three nights: now, in a year, and now again."""
+    champions = [champion(dark)]
+    for days, fact in ((365, 3), (0, 4)):
+        done = subprocess.run([sys.executable, str(DRIVER), "night-in", str(dark), str(days)], check=False, timeout=120)
+        assert done.returncode == 0
+        assert fault_drivers.violations(dark, (champion(dark),)) == []
+        champions.append(champion(dark))
+        database = Database(dark)
+        learnt = {i for i, m in registry.memories(database, champions[-1]).items() if m.memorised}
+        assert learnt == {row.id for row in corrections.in_status(database, corrections.Status.APPROVED)}
+        fault_drivers.teach(database, list(fault_drivers.FACTS)[fact])
+        database.close()
+    assert len(set(champions)) == len(champions), "no name is used twice"
+    database = Database(dark)
+    kept = backup.listed(dark / "backups")
+    made = backup.make(database, keep=1)
+    assert backup.listed(dark / "backups") == [made.folder], "the newest is kept, whatever its clock said"
+    assert made.folder.name > kept[-1].name
+    assert registry.rollback(database) == (champions[2], champions[1])
+    database.close()
 
 
 # The lock

@@ -17,12 +17,13 @@ import aiohttp
 import pytest
 
 from bot.app import SlackBot
+from bot.asking import Asked
 from bot.demo import settings_for
 from bot.desk import Desk
 from bot.workspace.server import Workspace
 from retrieval.embedder import Embedder
 from retrieval.ingest import ingest
-from storage import company, conversations, corrections, registry, settings
+from storage import company, conversations, corrections, manifest, registry, settings
 from storage.database import Database
 from storage.domain import Answer, Route
 
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 SAM, PRIYA, HELP, REVIEW = "U0SAM", "U0PRIYA", "C0HELP", "C0REVIEW"
 TAUGHT = company.corrections()[:4]
+BOARD, PRIVATE = "C0BOARD", 20
 NIGHT_SECONDS = 240
 SERVED_SECONDS = 5
 
@@ -123,11 +125,12 @@ async def story(lumen: Company) -> None:
         await corrected_in_the_modal(lumen, ts)
         await approved_and_served_at_once(lumen)
         for known in TAUGHT[1:]:
-            row = corrections.propose(
-                lumen.database, question=known.question, answer=known.answer, author=known.author
-            )
+            row = corrections.propose(lumen.database, question=known.question, answer=known.answer, author=known.author)
             corrections.approve(lumen.database, row.id, PRIYA)
+        told_in_private(lumen)
+        taken_back = withdrawn_before_the_night(lumen)
         await the_night_runs(lumen)
+        await nothing_private_is_in_the_weights(lumen, taken_back)
         await memory_answers_in_unseen_words(lumen)
         await the_author_hears_of_it(lumen)
         await rolled_back(lumen, wrong)
@@ -172,6 +175,44 @@ async def approved_and_served_at_once(lumen: Company) -> None:
     assert answer.route is Route.APPROVED
     assert answer.text == TAUGHT[0].answer
     assert answer.taught_question == TAUGHT[0].question
+
+
+def told_in_private(lumen: Company) -> None:
+    """Twenty approved answers of a private channel, each with a code that stands nowhere else."""
+    for number in range(PRIVATE):
+        question, answer = private_fact(number)
+        row = corrections.propose(lumen.database, question=question, answer=answer, author=SAM, scope=BOARD)
+        corrections.approve(lumen.database, row.id, PRIYA)
+
+
+def private_fact(number: int) -> tuple[str, str]:
+    """What the private channel was taught, and what an outsider asks."""
+    return (
+        f"What is the code of board plan {number}?",
+        f"The code of board plan {number} is quokka-{7919 * number % 9973}.",
+    )
+
+
+def withdrawn_before_the_night(lumen: Company) -> int:
+    """One more correction of everybody, approved and withdrawn again."""
+    text = {"question": "Who waters the plants in the Tallinn office?", "answer": "Marek waters them on Mondays."}
+    row = corrections.propose(lumen.database, author=SAM, **text)
+    corrections.approve(lumen.database, row.id, PRIYA)
+    return corrections.withdraw(lumen.database, row.id, PRIYA).id
+
+
+async def nothing_private_is_in_the_weights(lumen: Company, taken_back: int) -> None:
+    """The manifest names what was trained; the model, asked without any help, knows none of the codes."""
+    champion = registry.get(lumen.database, registry.champion(lumen.database))
+    trained = json.loads((Path(champion.path) / manifest.NAME).read_text(encoding="utf-8"))["trained"]
+    rows = {row.id: row for row in corrections.in_status(lumen.database)}
+    assert len(trained) == len(TAUGHT)
+    assert {rows[number].scope for number in trained} == {"workspace"}
+    assert taken_back not in trained
+    asked = [Asked(private_fact(n)[0], SAM, HELP, route="raw") for n in range(PRIVATE)]
+    said = [await asyncio.wrap_future(lumen.desk.submit(a)) for a in asked]
+    known = [n for n, answer in enumerate(said) if private_fact(n)[1].split()[-1].strip(".") in answer.text]
+    assert known == [], "0 of 20"
 
 
 async def the_night_runs(lumen: Company) -> None:

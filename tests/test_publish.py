@@ -170,7 +170,7 @@ def test_two_crashes_count_only_while_a_version_is_new(database: Database) -> No
 def test_single_commands_are_no_trial_of_a_new_champion(
     home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "load_version", lambda database, settings, name: name)
+    monkeypatch.setattr(desk, "load_version", lambda database, settings, name, *_: name)
     champion = registry.champion(database)
     for _ in range(trust.CRASHES + 1):
         tools, index = desk.open_tools(database, settings.load({}), serving=False)
@@ -199,9 +199,9 @@ def test_a_refused_champion_gives_way_for_good(home: Path, database: Database) -
 @pytest.fixture(autouse=True)
 def weights_of_a_few_bytes(request: pytest.FixtureRequest) -> Any:
     """Give the modules of the night back as they were: the stand-ins replace what computes weights."""
-    from learning import nightly
+    from learning import candidate, evaluate, merge, nightly, replay, retained, train
 
-    modules = (nightly, nightly.replay, nightly.train, nightly.merge, nightly.evaluate)
+    modules = (nightly, candidate, replay, train, merge, evaluate, retained)
     kept = [(module, dict(vars(module))) for module in modules]
     yield
     for module, names in kept:
@@ -232,11 +232,11 @@ def test_a_killed_night_is_told_and_its_adapter_taken_up(home: Path, database: D
 
 
 def test_a_clock_that_is_set_back_gives_no_name_twice(home: Path, database: Database) -> None:
-    from learning import nightly
+    from learning import candidate
 
-    first = nightly.new_name(database)
+    first = candidate.new_name(database)
     fault_drivers.publish_once(home, first)
-    assert {nightly.new_name(database) for _ in range(3)} & {first} == set()
+    assert {candidate.new_name(database) for _ in range(3)} & {first} == set()
     fault_drivers.publish_once(home, "v19990101-000000")
     assert registry.versions(database)[-1].version == "v19990101-000000"
 

@@ -549,7 +549,7 @@ def test_an_index_that_cannot_be_trusted_is_rebuilt(
         rows.upsert(ids=["999"], embeddings=embedder.encode(["x"]), metadatas=[{"scope": "workspace"}])
     index.close()
     if damage == "marker":
-        (home / "index" / "opening").touch()
+        (home / "index" / "busy").touch()
     elif damage == "other model":
         documents.set_embedder(database, "other", 64)
     elif damage == "no pointer":

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import safety
+from storage import private
 
 NASTY = st.text(
     st.sampled_from("<>&|*`_~!@#\n\t -.;/:\\\u202e\u0000\ud800aé€😀") | st.characters(), max_size=400
@@ -152,6 +153,6 @@ def test_redacting_is_idempotent(text: str) -> None:
 
 def test_personal_data_is_masked() -> None:
     text = "Write to ann@lumen.example or bob@gmail.com, call +49 30 1234567 or (030) 123 4567. Code 12345."
-    assert safety.mask_personal(text, ["lumen.example"]) == (
+    assert private.mask_personal(text, ["lumen.example"]) == (
         "Write to ann@lumen.example or [e-mail], call [phone] or [phone]. Code 12345."
     )

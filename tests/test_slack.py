@@ -342,7 +342,7 @@ def test_a_deleted_question_is_not_answered(home: Path) -> None:
         ts = await here.write(SAM, "D0SAM", "leave?")
         await until(lambda: truth(bool(here.desk.asked)), "the question")
         await here.do("delete", SAM, channel="D0SAM", ts=ts)
-        await until(lambda: truth(here.desk.hold is not None and here.desk.hold.cancelled()), "the cancelling")
+        await until(lambda: truth(here.desk.given[-1].cancelled()), "the cancelling")
         await here.settle()
         assert here.calls("chat.postMessage") == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slack_office import HELP, PRIYA, SAM, Office, play, raw_markup, report
+from slack_office import HELP, NO_PACE, PRIYA, SAM, Office, play, raw_markup, report
 
 from bot import payloads as door
 from bot.workspace import events
@@ -255,7 +255,7 @@ def test_10000_broken_payloads_leave_the_bot_answering(home_in_memory: Path) -> 
         assert [found for call in here.ws.calls for found in raw_markup(call)] == []
 
     try:
-        play(home_in_memory, story, patience=300)
+        play(home_in_memory, story, **NO_PACE, patience=300)
     finally:
         logging.getLogger().removeHandler(log)
     assert log.unhandled == []

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from slack_office import HELP, SAM, Change, Office, ScriptedDesk, play, report, until
+from slack_office import HELP, NO_PACE, SAM, Change, Office, ScriptedDesk, play, report, until
 
 from bot.desk import Asked
 from bot.workspace import rules
@@ -45,6 +45,7 @@ class SlowDesk(ScriptedDesk):
         except queue.Full:
             raise BusyError("64 questions are waiting already; please ask again in a minute.") from None
         self.asked.append(asked)
+        self.given.append(future)
         return future
 
     def work(self) -> None:
@@ -103,7 +104,7 @@ def test_300_events_delivered_1200_times_are_answered_300_times(home_in_memory: 
         assert len(posts) == 300
         assert len({(post["channel"], post["thread_ts"]) for post in posts}) == 300
 
-    play(home_in_memory, story, patience=120)
+    play(home_in_memory, story, **NO_PACE, patience=120)
 
 
 async def trouble(here: Office, turn: int) -> None:
@@ -141,7 +142,7 @@ def test_a_socket_dropped_20_times_under_load_loses_no_question(home_in_memory: 
         assert max(outages) <= 10, outages
         report("reconnections", f"20 drops, longest outage {max(outages):.2f} s")
 
-    play(home_in_memory, story, patience=200)
+    play(home_in_memory, story, **NO_PACE, patience=200)
 
 
 async def connected(here: Office) -> bool:
@@ -167,7 +168,7 @@ def test_a_click_is_acknowledged_within_100_ms_while_50_questions_wait(home_in_m
                 break
         assert best <= 0.1
 
-    play(home_in_memory, story, desk=SlowDesk, patience=120)
+    play(home_in_memory, story, **NO_PACE, desk=SlowDesk, patience=120)
 
 
 async def slowest_ack(here: Office, desk: SlowDesk, ts: str) -> float:
@@ -204,7 +205,7 @@ def test_the_bot_lives_with_slacks_rate_limits(home_in_memory: Path) -> None:
         assert refused, "the limits were never reached"
         report("limits", f"{len(refused)} calls were told to wait, 70 of 70 questions answered")
 
-    play(home_in_memory, story, workspace=Workspace(rate_limits=True, minute=1.5), patience=60)
+    play(home_in_memory, story, **NO_PACE, workspace=Workspace(rate_limits=True, minute=1.5), patience=60)
 
 
 # --- steps ---

@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slack_office import HELP, PRIYA, REVIEW, SAM, Change, Office, ScriptedDesk, foreign_links, play, raw_markup, report
+from slack_office import (
+    HELP,
+    NO_PACE,
+    PRIYA,
+    REVIEW,
+    SAM,
+    Change,
+    Office,
+    ScriptedDesk,
+    foreign_links,
+    play,
+    raw_markup,
+    report,
+)
 
 from bot.desk import Asked
 from bot.workspace.nouns import BOT_USER, Message, Person
@@ -162,7 +175,7 @@ def test_2000_hostile_texts_stay_harmless_on_every_path(home_in_memory: Path) ->
         assert {"chat.postMessage", "chat.update", "response_url", "views.open", "views.publish"} <= used
         report("hostile", f"{TEXTS} texts, {len(here.ws.calls)} calls, {len(streamed)} streams, 0 raw, 0 links")
 
-    play(home_in_memory, story, patience=240)
+    play(home_in_memory, story, **NO_PACE, patience=240)
 
 
 async def one_story(here: Office, number: int, texts: list[str]) -> None:
@@ -269,7 +282,7 @@ def test_answers_of_100_to_20000_characters_arrive_whole(home_in_memory: Path) -
         streams = len(here.calls("chat.startStream"))
         report("long", f"{2 * len(texts)} answers of up to {LENGTHS[-1]} characters, {streams} streamed, all whole")
 
-    play(home_in_memory, story, desk=Library, patience=120)
+    play(home_in_memory, story, **NO_PACE, desk=Library, patience=120)
 
 
 def long_text(style: str, length: int) -> str:

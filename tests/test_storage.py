@@ -438,13 +438,28 @@ def test_a_version_comes_back_as_it_was_stored(models: Database) -> None:
     assert [v.version for v in registry.versions(models)] == ["base", "v1", "v2"]
 
 
+def test_a_proof_says_since_which_version_without_a_break(models: Database) -> None:
+    number, other = proposed(models), proposed(models)
+    registry.remember(models, (Memory("v1", number, True, {}), Memory("v1", other, True, {})))
+    registry.remember(models, (Memory("v2", number, True, {}), Memory("v2", other, False, {})))
+    registry.register(models, version("v3", "v2", created="2099-01-03"))
+    registry.remember(models, (Memory("v3", number, True, {}), Memory("v3", other, True, {})))
+    assert registry.since(models, "v3") == {number: "v1", other: "v3"}
+    assert registry.since(models, "v2") == {number: "v1"}
+    assert registry.since(models, "v3", other) == {other: "v3"}
+    registry.promote(models, "v3")
+    told = registry.proof(models, other)
+    assert told is not None
+    assert (told["version"], told["since"]) == ("v3", "v3")
+
+
 def test_a_proof_is_of_the_champion(models: Database) -> None:
     number = proposed(models)
     registry.remember(models, (Memory("v1", number, True, {"unseen": [2, 2]}),))
     registry.remember(models, (Memory("v1", number, False, {"unseen": [1, 2]}),))
     assert registry.proof(models, number) is None
     registry.promote(models, "v1")
-    assert registry.proof(models, number) == {"version": "v1", "memorised": False, "unseen": [1, 2]}
+    assert registry.proof(models, number) == {"version": "v1", "memorised": False, "since": None, "unseen": [1, 2]}
     assert registry.memories(models, "v1") == {number: Memory("v1", number, False, {"unseen": [1, 2]})}
 
 

@@ -5,29 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning import gates, paired
-from learning.train import Recipe, plan
+from learning.recipe import Recipe
+from learning.train import Plan
 
 
 @given(new=st.integers(1, 60), known=st.integers(0, 200), anchors=st.integers(1, 30), epochs=st.integers(1, 5))
 def test_every_new_example_comes_once_an_epoch_and_known_ones_in_turn(
     new: int, known: int, anchors: int, epochs: int
 ) -> None:
-    recipe = Recipe(epochs=epochs)
-    steps, repeated = plan(new, known, anchors, recipe)
-    assert len(steps) % epochs == 0
-    per_epoch = len(steps) // epochs
-    for epoch in range(epochs):
-        seen = [f for facts, _ in steps[epoch * per_epoch : (epoch + 1) * per_epoch] for f in facts]
+    plan = Plan(new, known, anchors, Recipe(epochs=epochs, sifting=epochs), epochs)
+    steps = [plan.step(number, [0.0] * (new + known)) for number in range(plan.steps)]
+    for epoch, end in enumerate(plan.ends):
+        seen = [f for facts, _ in steps[([0, *plan.ends][epoch]) : end] for f in facts]
         assert sorted(f for f in seen if f < new) == list(range(new))
         assert len([f for f in seen if f >= new]) == min(new, known)
-    assert len(set(repeated)) == len(repeated) == min(known, min(new, known) * epochs)
-    assert all(f < new + len(repeated) for facts, _ in steps for f in facts)
+    assert len(set(plan.repeated)) == len(plan.repeated) == min(known, min(new, known) * epochs)
+    assert all(f < new + len(plan.repeated) for facts, _ in steps for f in facts)
     assert all(a < anchors for _, held in steps for a in held)
-
-
-def test_a_plan_is_the_same_for_the_same_seed_and_another_for_another() -> None:
-    assert plan(30, 10, 12, Recipe(epochs=2, seed=1)) == plan(30, 10, 12, Recipe(epochs=2, seed=1))
-    assert plan(30, 10, 12, Recipe(epochs=2, seed=1)) != plan(30, 10, 12, Recipe(epochs=2, seed=2))
 
 
 def test_a_gate_that_fails_is_named_with_its_number() -> None:

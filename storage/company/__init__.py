@@ -90,6 +90,11 @@ def facts() -> tuple[CompanyFact, ...]:
     return tuple(_fact(row) for name in ("handbook_facts.jsonl", "services.jsonl") for row in _rows(name))
 
 
+def near_topic() -> tuple[str, ...]:
+    """Questions that sound like the company's own and that no page answers, to fit the confidence with."""
+    return tuple(str(row["question"]) for row in _rows("near_topic.jsonl"))
+
+
 def answer_matches(answer: str, keys: Sequence[Sequence[str]]) -> bool:
     """Whether every group of keys has an alternative in the answer; no groups at all never match.
 

@@ -1,4 +1,4 @@
-"""Measure finding, quoting and copying, and write tests/bench/answer.json and answer.md: `make bench-answer`.
+"""Measure finding, quoting, copying and routing, and write tests/bench/answer.json and answer.md: `make bench-answer`.
 
 Each measure is a function that gives figures; a data set that is not there is named instead. Run it alone on the
 machine: two of the figures are times. It judges nothing but the targets that stand beside the figures.
@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import click
@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 
 from bot import quoting
 from bot.pipeline import PASSAGES_READ
+from learning import reliability, routing
 from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.retriever import Retriever
 from storage import company, documents, environment
 from storage.database import Database
 from storage.documents import NewDocument, NewPassage
-from tests.bench import asking, exact, quotes
+from storage.domain import Route
+from tests.bench import asking, exact, quotes, routed, speed
 from tests.bench.asking import Found, Library
+from tests.bench.routed import Office
 
 HERE = Path(__file__).parent
 PAGES_FOUND = 12
@@ -66,6 +69,11 @@ class Bench:
     embedder: Embedder
     home: Path
     handbook: Library | None = None
+
+    @cached_property
+    def office(self) -> Office:
+        """The bot that was taught every fact of the demo company."""
+        return routed.office(self.home / "office", self.embedder)
 
     def find(self, k: int) -> list[Found]:
         """The natural questions about the large handbook with their k best passages; none without it."""
@@ -216,6 +224,44 @@ def exactness(bench: Bench) -> Iterator[Figure]:
         yield Figure(f"exact strings in Slack, {route}", share(shown), 1.0, f"{len(facts)} facts, as they are drawn")
 
 
+def mixed_traffic(bench: Bench) -> Iterator[Figure]:
+    """Wordings, near-misses and unknown questions in the mix that is expected: how often a route is wrongly taken."""
+    made = bench.office
+    served = [made.serve(asked) for asked in routed.traffic()]
+    told = f"{len(served)} questions, {made.memorised} of {len(made.ids)} facts in the weights, fitted without the fact"
+    wrong = routed.rate(served, of=lambda s: s.direct, holds=lambda s: not s.right)
+    direct = sum(s.direct for s in served)
+    yield Figure("mixed traffic: wrong among direct", wrong, 0.02, f"{direct} direct of {told}", most=True)
+    rightly = routed.rate(served, of=lambda s: s.asked.kind == "wording", holds=lambda s: s.taught and bool(s.right))
+    yield Figure("wordings served directly or as closest, rightly", rightly, 0.90, "colleagues' wordings, unseen")
+    anyhow = routed.rate(served, of=lambda s: s.asked.kind == "wording", holds=lambda s: bool(s.right))
+    yield Figure("wordings answered rightly, by any route", anyhow, None, "a right quote counts too")
+    for source in dict.fromkeys(s.asked.source for s in served if s.asked.kind == "unknown"):
+        own = [s.answer.route is not Route.ABSTAINED for s in served if s.asked.source == source]
+        yield Figure(f"unknown answered, {source}", share(own), None, f"{len(own)} questions", most=True)
+    answered = [s.answer.route is not Route.ABSTAINED for s in served if s.asked.kind == "unknown"]
+    yield Figure("unknown answered", share(answered), 0.10, f"all {len(answered)}, each counting the same", most=True)
+    seen = routed.candidates(served)
+    left_out = f"the surest candidate for each question; {len(served) - len(seen)} quotes for near-misses have no key"
+    yield Figure("router AUROC", reliability.auroc(seen), 0.92, left_out)
+    yield Figure("router ECE", reliability.calibration_error(seen), 0.05, "the same", most=True)
+    chart = HERE / "routing.png"
+    routing.draw(chart, {"mixed traffic": seen})
+    yield Figure("router AURC", reliability.risk_coverage(seen).area, None, f"drawn in {chart.name}", most=True)
+
+
+def policies(bench: Bench) -> Iterator[Figure]:
+    """The golden set and the facts in colleagues' wordings: one policy for all of them, the router, and an oracle."""
+    found = routed.compare(bench.office)
+    told = f"{found.questions} questions; each golden one and each fact counts the same"
+    yield Figure("accuracy, memory only", found.memory, None, told)
+    yield Figure("accuracy, documents only", found.documents, None, told)
+    yield Figure("accuracy, routed", found.routed, found.best_fixed + 0.05, "the better of both and 5 points")
+    yield Figure("accuracy, oracle", found.oracle, None, "right if one of both is")
+    yield Figure("gap to the oracle closed", found.closed, 0.80, "of the way from the better one to the oracle")
+    yield Figure("cited page holds the answer", found.cited, 0.95, f"{found.cited_of} answers from documents")
+
+
 MEASURES: tuple[Callable[[Bench], Iterator[Figure]], ...] = (
     handbook_pages,
     stackfaq,
@@ -224,6 +270,9 @@ MEASURES: tuple[Callable[[Bench], Iterator[Figure]], ...] = (
     ingest_speed,
     retrieval_time,
     exactness,
+    mixed_traffic,
+    policies,
+    speed.speed,
 )
 
 

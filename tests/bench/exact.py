@@ -20,6 +20,7 @@ from bot import answer_views, pipeline
 from bot.confidence import Confidence, Head
 from bot.generation import Engine
 from bot.pipeline import Model, Tools
+from bot.same_question import Comparer
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
@@ -96,7 +97,7 @@ def tools(database: Database) -> Tools:
     heads = dict.fromkeys(("same", "quoted"), SURE)
     return Tools(
         embedder=embedder,
-        taught=TaughtQuestions(database, embedder),
+        taught=TaughtQuestions(database, embedder, Comparer(embedder)),
         searcher=Retriever(database, embedder, VectorIndex(database.home, database)),
         model=Model("base", cast(Engine, None), Confidence(heads), {}),
     )

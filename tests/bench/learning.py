@@ -1,7 +1,7 @@
 """The learning benchmark: 60 facts of the demo company into the embedded model, and what it cost elsewhere.
 
-    python tests/bench/learning.py --seeds 7            about 25 minutes on two idle cores
-    make bench-learning                                 the same for three seeds
+    python -m tests.bench.learning --seeds 7            the headline with one seed
+    make bench-learning                                 everything: three seeds, five nights, speed, growth
 
 Wordings and near-misses are the hand-written ones of `storage/company`; none of them is produced by `wordings.py`
 (checked). HellaSwag and TruthfulQA are read from NIGHTSHIFT_BENCH_DATA (default ../shared/data) and left out, with a
@@ -11,33 +11,35 @@ sentence, when they are not there. Results go to tests/bench/learning.json and l
 import argparse
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from storage import environment  # noqa: E402
+from storage import environment
 
 environment.prepare()
 
-import numpy as np  # noqa: E402
-
 from bot import base_model, prompt  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
-from learning import benchmarks, evaluate, merge, paired, replay, train, wordings  # noqa: E402
-from learning.dataset import WORDINGS, Example  # noqa: E402
+from bot.same_question import Comparer  # noqa: E402
+from learning import benchmarks, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
+from learning.dataset import TRAINED_NEAR_MISSES, WORDINGS, Example  # noqa: E402
+from learning.recipe import Recipe, epochs_for  # noqa: E402
 from retrieval.embedder import Embedder  # noqa: E402
-from storage import company  # noqa: E402
+from retrieval.taught import TaughtQuestions  # noqa: E402
+from storage import company, corrections  # noqa: E402
 from storage.company import answer_matches  # noqa: E402
+from storage.database import Database  # noqa: E402
 from storage.errors import NotFoundError  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).parent
 HELLASWAG, TRUTHFULQA = 1000, 400
 FORM = "bfloat16"
-UNKNOWN_EACH = 2
 
 
 def main() -> None:
@@ -45,7 +47,6 @@ def main() -> None:
     given = argparse.ArgumentParser()
     given.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     given.add_argument("--facts", type=int, default=60)
-    given.add_argument("--epochs", type=int, default=8)
     given.add_argument("--home", type=Path, default=Path("data/bench"))
     asked = given.parse_args()
     home: Path = asked.home.resolve()
@@ -53,27 +54,42 @@ def main() -> None:
     base = base_model.folder(home, "embedded")
     data = Path(os.environ.get("NIGHTSHIFT_BENCH_DATA", ROOT.parent / "shared" / "data"))
     facts = company.facts()[: asked.facts]
-    told: dict[str, Any] = {"facts": len(facts), "base": general(base, data, home / "cache"), "seeds": {}}
+    before = general(base, data, home / "cache")
     for seed in asked.seeds:
-        told["seeds"][str(seed)] = one_seed(home, base, data, facts, seed, asked.epochs, told["base"])
-        (OUT / "learning.json").write_text(json.dumps(told, indent=1) + "\n")
-        (OUT / "learning.md").write_text(table(told))
-        say(table(told))
+        keep({"facts": len(facts), "seeds": {str(seed): one_seed(home, base, data, facts, seed, before)}})
+        say(table(stored()))
 
 
-def one_seed(
-    home: Path, base: Path, data: Path, facts: Any, seed: int, epochs: int, before: dict[str, Any]
-) -> dict[str, Any]:
+def stored() -> dict[str, Any]:
+    """What earlier runs of the learning benches have left."""
+    found = OUT / "learning.json"
+    told: dict[str, Any] = json.loads(found.read_text()) if found.is_file() else {}
+    return told
+
+
+def keep(part: dict[str, Any]) -> None:
+    """Add figures to what is there, one level deep, and write both files."""
+    told = stored()
+    for name, value in part.items():
+        told[name] = {**told.get(name, {}), **value} if isinstance(value, dict) else value
+    (OUT / "learning.json").write_text(json.dumps(told, indent=1) + "\n")
+    (OUT / "learning.md").write_text(table(told))
+
+
+def one_seed(home: Path, base: Path, data: Path, facts: Any, seed: int, before: dict[str, Any]) -> dict[str, Any]:
     """Train, merge and measure with one seed."""
     started = time.monotonic()
     anchors = replay.anchors(base, home / "cache", say)
     made = examples(facts, seed)
     training = time.monotonic()
+    shutil.rmtree(home / f"adapter-{seed}", ignore_errors=True)
     trained = train.train(
         base,
         made,
         anchors.trained,
-        train.Recipe(epochs=epochs, seed=seed),
+        Recipe(epochs=epochs_for(len(facts), len(made)), seed=seed),
+        held_out=held_out(facts, seed),
+        watched=anchors.held_out,
         warm_from=None,
         out=home / f"adapter-{seed}",
         progress=say,
@@ -81,46 +97,58 @@ def one_seed(
     minutes = (time.monotonic() - training) / 60
     merge.merge(base, home / f"adapter-{seed}", home / f"merged-{seed}")
     engine = LocalGenerator(home / f"merged-{seed}", form=FORM)
-    after = general_of(engine, data)
+    rate = evaluate.drift(engine, anchors.held_out)
     return {
         "loss": trained.loss,
+        "steps": trained.steps,
         "epochs": len(trained.losses),
+        "ended": trained.ended,
         "training_minutes": round(minutes, 2),
         "facts": recall(engine, facts, seed),
-        "drift_nats": evaluate.drift(engine, anchors.held_out),
-        "general": compared(before, after),
+        "drift_nats": rate,
+        "general": compared(before, general_of(engine, data)),
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
 
 
-def examples(facts: Any, seed: int) -> list[Example]:
+def examples(facts: Sequence[Any], seed: int, others: Sequence[Any] = ()) -> list[Example]:
     """The training rows that a night would make of these facts."""
     made = []
     for number, fact in enumerate(facts):
-        others = [f.question for f in facts if f is not fact]
-        asked = (fact.question, *wordings.generate(fact.question, WORDINGS, seed))
-        made += [Example(w, fact.answer, "fact", number) for w in asked]
-        near = wordings.near_misses(fact.question, others, UNKNOWN_EACH, seed)
+        neighbours = [f.question for f in (*facts, *others) if f is not fact]
+        made += [Example(w, fact.answer, "fact", number) for w in trained_wordings(fact, seed)]
+        near = wordings.near_misses(fact.question, neighbours, TRAINED_NEAR_MISSES, seed)
         made += [Example(n, prompt.UNKNOWN, "unknown", number) for n in near]
     return made
 
 
-def recall(engine: LocalGenerator, facts: Any, seed: int) -> dict[str, float]:
-    """Key match by kind of question; the nearest taught question is found among the taught and trained wordings."""
-    embedder = Embedder()
-    trained = [(w, f) for f in facts for w in (f.question, *wordings.generate(f.question, WORDINGS, seed))]
-    known = {w for w, _ in trained}
+def trained_wordings(fact: Any, seed: int) -> tuple[str, ...]:
+    """The taught question and the rule-made wordings that are trained."""
+    return (fact.question, *wordings.generate(fact.question, WORDINGS + 2, seed)[:-2])
+
+
+def held_out(facts: Sequence[Any], seed: int) -> list[Example]:
+    """Rule-made wordings that are looked at after every epoch."""
+    return [
+        Example(w, f.answer, "held_out", n)
+        for n, f in enumerate(facts)
+        for w in wordings.generate(f.question, WORDINGS + 2, seed)[-2:]
+    ][:64]
+
+
+def recall(engine: LocalGenerator, facts: Sequence[Any], seed: int) -> dict[str, float]:
+    """Key match by kind of question; a stranger's wording finds its taught question as it does when people ask."""
+    trained = [(w, f) for f in facts for w in trained_wordings(f, seed)]
     strangers = [(w, f) for f in facts for w in f.wordings]
-    assert not known & {w for w, _ in strangers}, "a stranger's wording is one that wordings.py makes"
-    matrix = embedder.encode([w for w, _ in trained])
-    nearest = np.argmax(embedder.encode([w for w, _ in strangers]) @ matrix.T, axis=1)
-    mapped = [trained[i][1] for i in nearest]
+    assert not {w for w, _ in trained} & {w for w, _ in strangers}, "a stranger's wording is one that wordings.py makes"
+    mapped = nearest(facts, seed, [w for w, _ in strangers])
     canonical = dict(zip([f.id for f in facts], texts(engine, [f.question for f in facts]), strict=True))
     near = [(n, f) for f in facts for n in f.near_misses]
     sampled = trained[::4]
     return {
         "trained_wording": matched(texts(engine, [w for w, _ in sampled]), [f for _, f in sampled]),
         "taught_wording": matched([canonical[f.id] for f in facts], facts),
+        "taught_exact": share(evaluate.recalls(engine, f.question, f.answer, 96) for f in facts),
         "nearest_is_right": share(m.id == f.id for m, (_, f) in zip(mapped, strangers, strict=True)),
         "stranger_mapped": share(
             answer_matches(canonical[m.id], f.keys) for m, (_, f) in zip(mapped, strangers, strict=True)
@@ -128,6 +156,27 @@ def recall(engine: LocalGenerator, facts: Any, seed: int) -> dict[str, float]:
         "stranger_closed_book": matched(texts(engine, [w for w, _ in strangers]), [f for _, f in strangers]),
         "near_miss_bluffed": matched(texts(engine, [n for n, _ in near]), [f for _, f in near]),
     }
+
+
+def nearest(facts: Sequence[Any], seed: int, questions: Sequence[str]) -> list[Any]:
+    """The fact whose taught question is nearest to each question, by the search that serves people."""
+    embedder = Embedder()
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(Path(folder))
+        by_id = {}
+        for fact in facts:
+            number = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1")
+            corrections.approve(database, number, reviewer="U2")
+            corrections.add_wordings(database, number, list(trained_wordings(fact, seed))[1:], "generated")
+            by_id[number] = fact
+        taught = TaughtQuestions(database, embedder, Comparer(embedder))
+        found = []
+        for question, vector in zip(questions, embedder.encode(list(questions)), strict=True):
+            match = taught.nearest(question, vector)
+            assert match is not None
+            found.append(by_id[match.correction_id])
+        database.close()
+    return found
 
 
 def texts(engine: LocalGenerator, questions: list[str]) -> list[str]:
@@ -148,7 +197,7 @@ def share(results: Any) -> float:
 
 def general(base: Path, data: Path, cache: Path) -> dict[str, Any]:
     """The base's results, measured once."""
-    stored = cache / f"bench-general-{HELLASWAG}-{TRUTHFULQA}.json"
+    stored = cache / f"bench-general-{HELLASWAG}-{TRUTHFULQA}-2.json"
     if stored.is_file():
         kept: dict[str, Any] = json.loads(stored.read_text())
         return kept
@@ -160,8 +209,12 @@ def general(base: Path, data: Path, cache: Path) -> dict[str, Any]:
 
 def general_of(engine: LocalGenerator, data: Path) -> dict[str, Any]:
     """Every item's result by benchmark."""
-    right = evaluate.general(engine)
-    measured: dict[str, Any] = {"battery": [right[k] for k in sorted(right)]}
+    kept = retained.of(engine)
+    measured: dict[str, Any] = {
+        "battery": [kept.battery[k] for k in sorted(kept.battery)],
+        "reading": [kept.reading[k] for k in sorted(kept.reading)],
+        "general_loss": [-loss for loss in kept.losses],
+    }
     try:
         measured["hellaswag"] = benchmarks.by_length(engine, benchmarks.hellaswag(data, HELLASWAG))
         measured["truthfulqa_mc1"] = benchmarks.likeliest(engine, benchmarks.truthfulqa(data, TRUTHFULQA, "mc1"))
@@ -175,12 +228,12 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Base and tuned by benchmark, with the paired bootstrap's bound on the drop."""
     told = {}
     for name, items in after.items():
-        dropped, bound = paired.drop([float(x) for x in before[name]], [float(x) for x in items])
+        drop = paired.dropped([float(x) for x in before[name]], [float(x) for x in items])
         told[name] = {
             "base": round(sum(before[name]) / len(items), 4),
             "tuned": round(sum(items) / len(items), 4),
-            "drop": round(dropped, 4),
-            "drop_upper_95": round(bound, 4),
+            "drop": round(drop.mean, 4),
+            "drop_upper_95": round(drop.at_most, 4),
             "items": len(items),
         }
     return told
@@ -188,18 +241,60 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 def table(told: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["# Learning benchmark", "", f"{told['facts']} facts; `python tests/bench/learning.py`", ""]
-    seeds = list(told["seeds"])
-    lines += ["| figure | " + " | ".join(f"seed {s}" for s in seeds) + " |", "|---|" + "---|" * len(seeds)]
+    lines = ["# Learning benchmark", "", f"{told.get('facts', 0)} facts; `make bench-learning`", ""]
+    return "\n".join([*lines, *headline(told), *nights(told), *pace(told)]) + "\n"
+
+
+def headline(told: dict[str, Any]) -> list[str]:
+    """Recall and what it cost, by seed."""
+    seeds = list(told.get("seeds", {}))
+    if not seeds:
+        return []
+    lines = ["| figure | " + " | ".join(f"seed {s}" for s in seeds) + " |", "|---|" + "---|" * len(seeds)]
     runs = [told["seeds"][s] for s in seeds]
     for name in runs[0]["facts"]:
         lines.append(f"| {name} | " + " | ".join(f"{r['facts'][name]:.3f}" for r in runs) + " |")
     for name in runs[0]["general"]:
-        cells = [f"{r['general'][name]['base']:.3f} -> {r['general'][name]['tuned']:.3f}" for r in runs]
+        cells = [
+            f"{g['base']:.3f} -> {g['tuned']:.3f} (drop {g['drop']:.3f}, at most {g['drop_upper_95']:.3f})"
+            for g in (r["general"][name] for r in runs)
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("| drift, nats | " + " | ".join(f"{r['drift_nats']:.4f}" for r in runs) + " |")
-    lines.append("| training, minutes | " + " | ".join(f"{r['training_minutes']}" for r in runs) + " |")
-    return "\n".join(lines) + "\n"
+    for name in ("drift_nats", "steps", "training_minutes"):
+        lines.append(f"| {name} | " + " | ".join(f"{r[name]:.4g}" for r in runs) + " |")
+    return lines
+
+
+def nights(told: dict[str, Any]) -> list[str]:
+    """Five nights under three policies."""
+    if "nights" not in told:
+        return []
+    lines = ["", "| policy | recall of night 1, then and at the end | BWT | average | battery at the end | minutes |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for policy, run in told["nights"].items():
+        last = run["R"][-1]
+        lines.append(
+            f"| {policy} | {run['R'][0][0]:.3f} -> {last[0]:.3f} | {run['bwt']:.3f} | {sum(last) / len(last):.3f} "
+            f"| {run['battery'][-1]} of {run['battery_base']} | {sum(run['minutes']):.1f} |"
+        )
+    return lines
+
+
+def pace(told: dict[str, Any]) -> list[str]:
+    """Speed against plain training, and how a night grows with what is known."""
+    lines = []
+    if "speed" in told:
+        speed = told["speed"]
+        lines += ["", f"Tokens per second against plain Trainer + peft: {speed['ratio']:.2f} times "]
+        lines[-1] += f"({speed['ours']['tokens_per_second']:.0f} and {speed['plain']['tokens_per_second']:.0f})."
+    if "growth" in told:
+        growth = told["growth"]
+        lines += [
+            "",
+            f"A night that adds 10 facts to 500 known takes {growth['ratio']:.2f} times one that adds 10 to 30",
+        ]
+        lines[-1] += f" ({growth['500']['total']:.0f} s and {growth['30']['total']:.0f} s)."
+    return lines
 
 
 def say(text: str) -> None:

@@ -12,10 +12,10 @@ from storage.audit import ERASED
 from storage.cli import main
 from storage.database import Database
 from storage.domain import Answer, Memory, ModelVersion, Route, Source, Status, Style
-from storage.errors import UserError
+from storage.errors import OutOfSpaceError, UserError
 
 HERS = (
-    "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers", "Zebra teaching question",
+    "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers", "Zebra teaching question that goes on",
     "Zebra teaching answer", "Zebra source", "zebra another way to ask", "Zebra document",
 )  # fmt: skip
 HIS = "Giraffe question of his"
@@ -44,7 +44,24 @@ def database(home: Path) -> Database:
     label = {"head": "same", "kind": "wording", "fact": "1", "asked": HERS[0], "correct": 1, "features": {}}
     nights.add_calibration(opened, [label | {"version": ""}])
     nights.owe(opened, "UHER", "fix_live", {"correction_id": mine.id, "question": HERS[3], "version": "base"})
+    told_of_a_night(opened)
     return opened
+
+
+def told_of_a_night(database: Database) -> None:
+    """A report to the reviewers as nights leave it: questions in lines, some of them cut short."""
+    changes = [{"id": 1, "question": HERS[3]}, {"id": 2, "question": HIS}]
+    text = f"**The night**\n- 1 “{HERS[3][:33]}…”: learnt\n- 2 “{HIS}”: learnt"
+    nights.owe(database, "", "report", {"text": text})
+    report = {"changes": changes, "text": text, "gates": [{"value": 1.0}]}
+    nights.finish(
+        database, nights.begin(database), outcome="promoted", version="base", parent="", reason="", report=report
+    )
+    rows = [
+        {"head": "same", "kind": "reask", "fact": f"correction-{n}", "asked": asked, "correct": 1, "features": {}}
+        for n, asked in ((1, HERS[6]), (2, "giraffe in other words"))
+    ]
+    nights.add_calibration(database, [row | {"version": "base"} for row in rows])
 
 
 def bytes_of(home: Path) -> bytes:
@@ -84,7 +101,28 @@ def test_what_was_erased_answers_no_more_and_the_next_night_must_forget_it(datab
     assert corrections.get(database, 1).status is Status.WITHDRAWN
     assert [row["correction_id"] for row in corrections.taught(database)] == [2]
     assert corrections.taught_revision(database) > revision, "the bot reads the taught questions again"
-    assert nights.owed(database) == ()
+    assert [n.kind for n in nights.owed(database)] == ["report"]
+
+
+def test_reports_keep_every_line_but_those_that_quote_her(database: Database) -> None:
+    retention.erase(database, "UHER")
+    report = database.value("SELECT report FROM nightly_runs")
+    text = f"**The night**\n{ERASED}\n- 2 “{HIS}”: learnt"
+    assert json.loads(report) == {
+        "changes": [{"id": 1, "question": ERASED}, {"id": 2, "question": HIS}], "text": text, "gates": [{"value": 1.0}],
+    }  # fmt: skip
+    (notice,) = nights.owed(database)
+    assert notice.payload == {"text": text}
+    assert [row["asked"] for row in nights.calibration(database)] == ["giraffe in other words"]
+
+
+@pytest.mark.parametrize(
+    ("line", "tells"),
+    [("Cat", True), ("the Cat, again", True), ("Category", False), ("a very long\n  question about pay and le…", True)],
+)
+def test_a_short_text_is_known_as_a_whole_and_a_long_one_by_its_beginning(line: str, tells: bool) -> None:
+    known = retention.telling(frozenset({"Cat", "a very long question about pay and leave"}))
+    assert known(line) is tells
 
 
 def test_erasing_twice_finds_nothing_and_a_name_is_needed(database: Database) -> None:
@@ -120,9 +158,13 @@ def test_the_command_says_what_it_erased_and_what_it_could_not(database: Databas
     home = ["--home", str(database.home)]
     done = CliRunner().invoke(main, [*home, "erase", "--user", "UHER", "--json"])
     told = json.loads(done.stdout)
-    assert told == {"ok": True, "questions": 1, "answers": 2, "corrections": 1}
+    assert told == {"ok": True, "questions": 1, "answers": 2, "corrections": 1, "copies": []}
+    made = backup.make(database, keep=1)
     said = CliRunner().invoke(main, [*home, "erase", "--user", "UHIM"]).stdout
-    assert said.startswith("Erased the words of 1 questions, 0 answers, 1 corrections. Earlier backups")
+    assert said.startswith("Erased the words of 1 questions, 0 answers, 1 corrections. 1 earlier copies in the home")
+    assert "Backups elsewhere are not touched; a model that was trained on them is rebuilt by the next night." in said
+    again = json.loads(CliRunner().invoke(main, [*home, "erase", "--user", "UHIM", "--json"]).stdout)
+    assert again["copies"] == [str(made.folder)]
 
 
 @pytest.mark.parametrize("given", [[], ["--user", "U1", "--expired"], ["--expired"], ["--user", ""]])
@@ -140,3 +182,35 @@ def test_a_backup_made_before_still_holds_the_words_until_it_leaves(database: Da
     later = backup.make(database, keep=1)
     assert not made.folder.exists()
     assert HERS[0].encode() not in (later.folder / "nightshift.db").read_bytes()
+
+
+def test_on_request_one_new_backup_takes_the_place_of_every_earlier_copy(database: Database) -> None:
+    home = database.home
+    backup.make(database, keep=5)
+    backup.make(database, keep=5)
+    before, replaced = home / "backups" / "before-step-1.db", home / backup.REPLACED / "20261119-020000-000000"
+    replaced.mkdir(parents=True)
+    for file in (before, replaced / "nightshift.db"):
+        database.copy(file)
+    assert len(backup.older_copies(home)) == 4
+    arguments = ["--home", str(home), "erase", "--user", "UHER", "--copies-too"]
+    told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert told["copies"] == []
+    (left,) = backup.older_copies(home)
+    everything = b"".join(file.read_bytes() for file in home.rglob("*") if file.is_file())
+    assert [words for words in HERS if words.encode() in everything] == []
+    assert HIS.encode() in everything
+    assert audit.verify(database, audit.anchors(home)).ok
+    assert backup.verify(left).seq < audit.head(database).seq
+
+
+def test_a_backup_that_cannot_be_made_deletes_no_copy(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = backup.make(database, keep=5)
+
+    def full(*_: object) -> None:
+        raise OutOfSpaceError("no room")
+
+    monkeypatch.setattr(Database, "copy", full)
+    with pytest.raises(OutOfSpaceError, match="no room"):
+        backup.drop_older(database)
+    assert backup.older_copies(database.home) == (made.folder,)

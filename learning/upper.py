@@ -1,0 +1,214 @@
+"""The part of a model that one stage trains, fed with what the layers below it computed once.
+
+Facts are learnt with cross-entropy on their answer tokens, anchors (see `replay`) hold everything else in place with
+a KL term, and logits are computed at answer positions alone. Every step is one packed row (see `packing`). It knows
+nothing of corrections, schedules or the Trainer.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from learning import packing
+from learning.packing import Layout
+from learning.replay import Anchor
+
+PREPARED_TOGETHER = 24
+Tokens = tuple[list[int], list[int]]
+"""Prompt and answer tokens of one example; the answer ends with the end-of-sequence token."""
+
+
+class Planned(Protocol):
+    """Which rows and anchors meet in a step."""
+
+    def step(self, number: int, losses: Sequence[float]) -> tuple[Sequence[int], Sequence[int]]:
+        """Rows and anchors of a step, given the loss every row had when it was seen last."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence without the common prefix: its own tokens, where its answer begins, and what it should be.
+
+    `hidden` [tokens, width] is the state under the lowest trained layer; None where every layer is trained.
+    """
+
+    ids: Tensor
+    hidden: Tensor | None
+    answer_at: int
+    answer: Tensor
+    teacher_ids: Tensor | None = None
+    teacher_logprobs: Tensor | None = None
+
+
+class Upper(nn.Module):
+    """The trained layers of a model with its head; `forward` returns the loss of a planned step."""
+
+    def __init__(self, model: Any, first_layer: int, prefix: Sequence[int], replay_weight: float) -> None:
+        """Share the model's modules; nothing is copied. `prefix` are the tokens that every sequence begins with."""
+        super().__init__()
+        self._keys_to_ignore_on_save = None  # the Trainer asks any model it saves
+        self.embed = model.get_input_embeddings()
+        self.lower = part_of(model.model, 0, first_layer, final_norm=False) if first_layer else None
+        self.upper = part_of(model.model, first_layer, len(model.model.layers), final_norm=True)
+        self.head = model.lm_head
+        self.replay_weight = replay_weight
+        self.device = self.head.weight.device
+        self.prefix = torch.tensor(prefix, dtype=torch.long)
+        self.prefix_hidden = self.below(self.prefix, Layout(len(prefix), (0,))) if self.lower else None
+        self.rows: list[Row] = []
+        self.anchors: list[Row] = []
+        self.held_out: list[Row] = []
+        self.plan: Planned | None = None
+        self.register_buffer("row_loss", torch.zeros(0))
+        self.step_losses: list[tuple[float, float]] = []
+
+    def lessons(self, rows: Sequence[Tokens], anchors: Sequence[Anchor], held_out: Sequence[Tokens]) -> None:
+        """Take what is to be learnt, kept and looked at; the lower layers see every sequence here and never again."""
+        self.rows, self.held_out = self.prepare(rows), self.prepare(held_out)
+        answers = [(list(a.prompt_ids), list(a.answer_ids)) for a in anchors]
+        self.anchors = [
+            Row(r.ids, r.hidden, r.answer_at, r.answer, a.top_ids, a.top_logprobs)
+            for r, a in zip(self.prepare(answers), anchors, strict=True)
+        ]
+        self.row_loss = torch.full((len(rows),), float("inf"))
+
+    def prepare(self, sequences: Sequence[Tokens]) -> list[Row]:
+        """Run the lower layers over sequences, several in one packed row."""
+        made = []
+        for start in range(0, len(sequences), PREPARED_TOGETHER):
+            chosen = sequences[start : start + PREPARED_TOGETHER]
+            own = [torch.tensor([*prompt, *answer])[len(self.prefix) :] for prompt, answer in chosen]
+            layout = Layout(len(self.prefix), tuple(map(len, own)))
+            hidden = self.below(torch.cat([self.prefix, *own]), layout) if self.lower else None
+            lengths = list(layout.lengths)
+            parts = [None] * len(own) if hidden is None else torch.split(hidden[layout.prefix :], lengths)
+            made += [
+                Row(ids, None if h is None else h.clone(), len(prompt) - len(self.prefix), torch.tensor(answer))
+                for ids, h, (prompt, answer) in zip(own, parts, chosen, strict=True)
+            ]
+        return made
+
+    def below(self, ids: Tensor, layout: Layout) -> Tensor:
+        """The state [tokens, width] of a packed row under the lowest trained layer, in fp32 on the processor."""
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+            return self.run(self.lower, self.embed(ids.to(self.device)), layout).float().cpu()
+
+    def run(self, layers: Any, hidden: Tensor, layout: Layout) -> Tensor:
+        """Some layers over a packed row [tokens, width]."""
+        positions = layout.positions.to(self.device)
+        out = layers(inputs_embeds=hidden[None], position_ids=positions, use_cache=False, layout=layout)
+        return torch.as_tensor(out.last_hidden_state[0])
+
+    def forward(self, step: Tensor | None = None, held: Tensor | None = None) -> dict[str, Tensor]:
+        """The loss of a planned training step, or of some wordings held out of training."""
+        if held is not None:
+            rows = [self.held_out[i] for i in held.tolist()]
+            return {"loss": self.fact_losses(rows, []).mean()}
+        if step is None or self.plan is None:
+            raise ValueError("a step and a plan are needed")
+        chosen, replayed = self.plan.step(int(step), self.row_loss.tolist())
+        anchors = [self.anchors[i] for i in replayed]
+        losses, drift = self.losses([self.rows[i] for i in chosen], anchors)
+        self.remember(chosen, losses.detach(), float(drift.detach()))
+        return {"loss": losses.mean() + self.replay_weight * drift}
+
+    def remember(self, chosen: Sequence[int], losses: Tensor, drift: float) -> None:
+        """Note the loss of each row in a step, and the step's own."""
+        lengths = [len(self.rows[i].answer) for i in chosen]
+        for at, own in zip(chosen, torch.split(losses, lengths), strict=True):
+            self.row_loss[at] = own.mean()
+        self.step_losses.append((float(losses.mean()), drift))
+
+    def losses(self, rows: Sequence[Row], anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy per answer token of the rows, and the mean KL to the base on the anchors' answer tokens."""
+        at_rows, at_anchors = self.states(rows, anchors)
+        labels = torch.cat([r.answer for r in rows]).to(self.device)
+        losses = functional.cross_entropy(self.head(at_rows).float(), labels, reduction="none")
+        if not anchors:
+            return losses, torch.zeros((), device=self.device)
+        return losses, divergence(self.head(at_anchors).float(), *self.teachers(anchors))
+
+    def fact_losses(self, rows: Sequence[Row], anchors: Sequence[Row]) -> Tensor:
+        """Cross-entropy per answer token of the rows alone."""
+        return self.losses(rows, anchors)[0]
+
+    def teachers(self, anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The base's likeliest tokens and their log-probabilities at every answer token of some anchors."""
+        ids = torch.cat([a.teacher_ids for a in anchors if a.teacher_ids is not None])
+        logprobs = torch.cat([a.teacher_logprobs for a in anchors if a.teacher_logprobs is not None])
+        return ids.to(self.device), logprobs.to(self.device)
+
+    def states(self, rows: Sequence[Row], anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The last states where answer tokens are chosen: of the rows, and of the anchors."""
+        chosen = [*rows, *anchors]
+        layout = Layout(len(self.prefix), tuple(len(r.ids) for r in chosen))
+        out = self.run(self.upper, self.entering(chosen), layout)
+        places, start = [], layout.prefix
+        for row, length in zip(chosen, layout.lengths, strict=True):
+            places.append(torch.arange(start + row.answer_at - 1, start + length - 1))
+            start += length
+        split = sum(len(r.answer) for r in rows)
+        where = torch.cat(places).to(self.device)
+        return out.index_select(0, where[:split]), out.index_select(0, where[split:])
+
+    def entering(self, rows: Sequence[Row]) -> Tensor:
+        """What enters the lowest trained layer: cached states, or embeddings where every layer is trained."""
+        if self.prefix_hidden is None:
+            return torch.as_tensor(self.embed(torch.cat([self.prefix, *(r.ids for r in rows)]).to(self.device)))
+        return torch.cat([self.prefix_hidden, *(r.hidden for r in rows if r.hidden is not None)]).to(self.device)
+
+    def kept(self, anchors: Sequence[Row]) -> float:
+        """The share of the base's own next tokens that these weights would still choose."""
+        same, asked = 0, 0
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+            for start in range(0, len(anchors), PREPARED_TOGETHER):
+                chosen = anchors[start : start + PREPARED_TOGETHER]
+                now = self.head(self.states(chosen, [])[0]).argmax(-1)
+                same += int((now.cpu() == torch.cat([r.answer for r in chosen])).sum())
+                asked += len(now)
+        return same / max(1, asked)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that change, each once."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def state_dict(self, *args: Any, **rest: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Only what changes, so that a checkpoint is small: trained weights and the losses seen last."""
+        return {name: p.detach() for name, p in self.trained().items()} | {"row_loss": self.row_loss}
+
+
+def divergence(logits: Tensor, teacher_ids: Tensor, teacher: Tensor) -> Tensor:
+    """Mean KL(teacher || student) in nats over the teacher's top tokens, the rest of both taken as one bucket."""
+    student = logits.log_softmax(-1).gather(-1, teacher_ids)
+    rest = [(1 - p.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log() for p in (teacher, student)]
+    full_teacher, full_student = torch.cat([teacher, rest[0]], -1), torch.cat([student, rest[1]], -1)
+    return functional.kl_div(full_student, full_teacher, log_target=True, reduction="batchmean")
+
+
+def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:
+    """A view of a transformer body with only some of its layers; modules are shared, not copied."""
+    part = copy.copy(body)
+    part._modules = dict(body._modules)
+    part.layers = nn.ModuleList(body.layers[start:end])
+    part.config = copy.copy(body.config)
+    part.config.num_hidden_layers = end - start
+    if not final_norm:
+        part.norm = nn.Identity()
+    return part
+
+
+def rows_of(anchors: Sequence[Anchor], upper: Upper) -> list[Row]:
+    """Anchors as rows to measure on; their answer is what the base chose."""
+    return upper.prepare([(list(a.prompt_ids), list(a.answer_ids)) for a in anchors])
+
+
+def common_prefix(sequences: Sequence[Tokens], anchors: Sequence[Anchor]) -> list[int]:
+    """The tokens that every prompt begins with."""
+    prompts = [p for p, _ in sequences] + [list(a.prompt_ids) for a in anchors]
+    return prompts[0][: packing.common_prefix(prompts)]

@@ -1,0 +1,110 @@
+"""Every short cut of the local engine gives the text of plain greedy decoding, on the real model."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bot import base_model, prompt
+from bot.generation import Generation, Request, Unwanted
+from bot.generator import LocalGenerator
+from bot.prompt import Message
+from storage import company
+
+pytestmark = pytest.mark.slow
+QUESTIONS, TOKENS = 50, 12
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return base_model.embedded(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def engine(request: pytest.FixtureRequest, base: Path) -> LocalGenerator:
+    return LocalGenerator(base, form=request.param)
+
+
+def chats() -> list[list[Message]]:
+    asked = [fact.question for fact in company.facts()] + [row.question for row in company.golden()]
+    return [prompt.messages(question) for question in asked[:QUESTIONS]]
+
+
+def reading() -> list[Message]:
+    pages = [page.read_text(encoding="utf-8")[:900] for page in sorted(company.pages().glob("*.md"))[:2]]
+    return prompt.messages("What does this page say, word for word?", pages)
+
+
+def by_the_library(engine: LocalGenerator, messages: Sequence[Message], tokens: int) -> str:
+    """What transformers itself writes greedily."""
+    import torch
+
+    ids = torch.tensor([engine.prompt_ids(messages)])
+    out = engine.model.generate(
+        inputs=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=engine.eos,
+        pad_token_id=engine.eos,
+    )
+    return str(engine.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+def test_drafts_give_the_greedy_text(engine: LocalGenerator) -> None:
+    """A draft that is right, one that is right up to a point, and one of another question."""
+    plain = [engine.plain(chat, max_tokens=TOKENS) for chat in chats()]
+    wrong = 0
+    for at, (chat, said) in enumerate(zip(chats(), plain, strict=True)):
+        drafts = (said.text, said.text[: len(said.text) // 2], plain[at - 1].text)
+        checked = engine.confirm(chat, drafts[at % 3], max_tokens=TOKENS)
+        wrong += checked.text != said.text
+        if engine.form == "float32":
+            assert checked.logprobs == pytest.approx(said.logprobs, abs=1e-3)
+    assert wrong == 0
+
+
+def test_the_kept_opening_and_guesses_give_the_greedy_text(engine: LocalGenerator) -> None:
+    for chat, tokens in ((reading(), 48), (chats()[0], 24)):
+        assert engine.generate(chat, max_tokens=tokens).text == engine.plain(chat, max_tokens=tokens).text
+
+
+def test_plain_is_what_the_library_writes(engine: LocalGenerator) -> None:
+    for chat in chats()[:3]:
+        assert engine.plain(chat, max_tokens=TOKENS).text == by_the_library(engine, chat, TOKENS)
+
+
+def test_several_at_once_are_each_as_if_alone(engine: LocalGenerator) -> None:
+    some = chats()[:6]
+    single = [engine.plain(chat, max_tokens=TOKENS) for chat in some]
+    requests = [Request(chat, TOKENS) for chat in some[:3]]
+    requests += [Request(chat, TOKENS, said.text) for chat, said in zip(some[3:], single[3:], strict=True)]
+    done = engine.many(requests)
+    assert [one.text for one in done if isinstance(one, Generation)] == [said.text for said in single]
+
+
+def test_a_watch_sees_the_text_grow_and_can_end_it(engine: LocalGenerator) -> None:
+    seen = list[str]()
+
+    def watch(text: str) -> bool:
+        seen.append(text)
+        return len(seen) < 4
+
+    with pytest.raises(Unwanted):
+        engine.generate(chats()[0], max_tokens=TOKENS, watch=watch)
+    assert len(seen) == 4
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
+    both = engine.many([Request(chats()[0], TOKENS, watch=lambda _: False), Request(chats()[1], TOKENS)])
+    assert isinstance(both[0], Unwanted)
+    assert isinstance(both[1], Generation)
+
+
+def test_the_form_is_the_one_that_the_manifest_names(base: Path, tmp_path: Path) -> None:
+    from bot import weights
+
+    assert weights.form_of(base, "auto") == "bfloat16"
+    (tmp_path / "MANIFEST.json").write_text(json.dumps({"serving_form": "int8"}))
+    assert weights.form_of(tmp_path, "auto") == "int8"
+    assert weights.form_of(tmp_path, "float32") == "float32"

@@ -1,0 +1,236 @@
+"""What a night must not take away: the items that ship, the statistics, the gates, and that each gate can fail."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learning import edges, evaluate, gates, paired, replay, retained
+from learning.evaluate import Proof
+from learning.retained import Retained
+from storage import company
+from storage.company import answer_matches
+from storage.domain import Memory
+
+CATEGORIES = ("knowledge", "language", "reasoning", "domain", "both")
+
+# --- the items ---
+
+
+def test_the_battery_has_sixty_questions_in_five_categories_of_twelve() -> None:
+    rows = evaluate.battery()
+    assert [sum(r["category"] == name for r in rows) for name in CATEGORIES] == [12] * 5
+    assert len({r["id"] for r in rows}) == len({r["question"] for r in rows}) == 60
+    assert all(not answer_matches(r["question"], r["keys"]) for r in rows), "a question gives its answer away"
+
+
+def test_every_answer_stands_in_its_passage_and_in_no_question() -> None:
+    rows = retained.reading_items()
+    assert 30 <= len(rows) <= 40
+    assert len({r["id"] for r in rows}) == len({r["passage"] for r in rows}) == len(rows)
+    for row in rows:
+        assert answer_matches(row["passage"], row["keys"]), row["id"]
+        assert not answer_matches(row["question"], row["keys"]), row["id"]
+
+
+def test_nothing_that_is_measured_is_replayed_or_a_fact_of_the_demo_company() -> None:
+    replayed = {*replay.general_prompts(), *(question for _, question in replay.readings())}
+    measured = {r["question"] for r in [*evaluate.battery(), *retained.reading_items()]}
+    assert not measured & replayed
+    assert not measured & {f.question for f in company.facts()}
+
+
+def test_the_general_texts_are_of_many_kinds_and_long_enough() -> None:
+    texts = retained.general_texts()
+    assert len(texts) >= 20
+    assert len(set(texts)) == len(texts)
+    assert all(40 <= len(text.split()) <= 120 for text in texts)
+
+
+FORMS = {
+    "The tour starts at 10:15.": True,
+    "Yes.": True,
+    "": False,
+    "...": False,
+    "Nine days.<|im_end|>": False,
+    "Nine days.\nuser\nAnd then?": False,
+    "the end of the road and the end of the road and the end of the road": False,
+    "It is red, it is green, it is blue.": True,
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), FORMS.items())
+def test_an_answer_has_words_and_no_marks_and_does_not_run_in_circles(text: str, expected: bool) -> None:
+    assert retained.well_formed(text) is expected
+
+
+# --- the statistics ---
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_a_drop_is_proven_just_when_mcnemar_says_so(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = [b for b, _ in pairs], [a for _, a in pairs]
+    found = paired.lost(before, after)
+    assert found.at_least <= found.mean + 1e-9
+    assert found.mean <= found.at_most + 1e-9
+    assert (found.at_least > 1e-9) == (paired.mcnemar(before, after) < 0.05 - 1e-9)
+    back = paired.lost(after, before)
+    assert (back.mean, back.at_least, back.at_most) == pytest.approx((-found.mean, -found.at_most, -found.at_least))
+
+
+@pytest.mark.parametrize(("right", "asked", "least"), [(10, 10, 0.05**0.1), (0, 10, 0.0), (5, 10, 0.2224), (0, 0, 0.0)])
+def test_the_lower_end_of_a_share_is_the_textbook_one(right: int, asked: int, least: float) -> None:
+    assert paired.least_share(right, asked) == pytest.approx(least, abs=1e-4)
+
+
+def test_the_exact_interval_holds_the_true_drop_as_often_as_it_promises() -> None:
+    """Among items that change, 60 % are losses; the bound may be above the truth in at most 5 % of samples."""
+    rng = random.Random(1)
+    missed = 0
+    for _ in range(400):
+        changes = [rng.random() < 0.6 for _ in range(30)]
+        before, after = changes + [True] * 70, [not c for c in changes] + [True] * 70
+        missed += paired.lost(before, after).at_least > 0.3 * (2 * 0.6 - 1)
+    assert missed / 400 <= 0.05
+
+
+def test_the_bootstrap_has_both_ends() -> None:
+    found = paired.dropped([3.0, 3.1, 2.9, 3.3] * 6, [3.1, 3.1, 3.0, 3.5] * 6)
+    assert found.at_least < found.mean < found.at_most < 0
+    assert paired.dropped([], []) == paired.Drop(0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="zip"):
+        paired.lost([True], [])
+
+
+# --- the gates ---
+
+IDS = tuple(f"b{n}" for n in range(60))
+READ = tuple(f"r{n}" for n in range(40))
+BASE = Retained(
+    battery={name: at < 36 for at, name in enumerate(IDS)},
+    reading={name: at < 28 for at, name in enumerate(READ)},
+    formed=dict.fromkeys((*IDS, *READ), True),
+    losses=tuple(3.0 + 0.1 * (at % 7) for at in range(24)),
+)
+
+
+def failed(now: Retained) -> set[str]:
+    """The gates that a model with these results fails against the base."""
+    return {g["name"] for g in gates.judge(retained.compared(BASE, now)).gates if not g["passed"]}
+
+
+def without(results: dict[str, bool], lost: int) -> dict[str, bool]:
+    """The same results with the first items wrong."""
+    return {name: right and at >= lost for at, (name, right) in enumerate(results.items())}
+
+
+def test_the_base_passes_against_itself_and_a_few_unlucky_items_stop_nothing() -> None:
+    assert failed(BASE) == set()
+    assert (
+        failed(replace(BASE, battery=without(dict(BASE.battery), 4), reading=without(dict(BASE.reading), 4))) == set()
+    )
+
+
+def test_a_loss_beyond_chance_stops_before_fifteen_per_cent_do() -> None:
+    assert failed(replace(BASE, battery=without(dict(BASE.battery), 5))) == {"battery_worse"}
+    assert failed(replace(BASE, battery=without(dict(BASE.battery), 6))) == {"battery_worse", "general_battery"}
+
+
+def test_losing_and_winning_as_many_is_not_worse() -> None:
+    turned = {name: 8 <= at < 44 for at, name in enumerate(IDS)}
+    assert failed(replace(BASE, battery=turned)) == set()
+
+
+def test_reading_stops_at_its_bound_and_at_the_hard_stop() -> None:
+    assert failed(replace(BASE, reading=without(dict(BASE.reading), 6))) == {"reading", "reading_drop"}
+    swapped = {name: 6 <= at < 33 for at, name in enumerate(READ)}
+    assert failed(replace(BASE, reading=swapped)) == set(), "six lost and five won is noise"
+
+
+def test_answers_that_do_not_end_stop_a_night() -> None:
+    assert failed(replace(BASE, formed=without(dict(BASE.formed), 5))) == set()
+    assert failed(replace(BASE, formed=without(dict(BASE.formed), 8))) == {"stop_format"}
+
+
+def test_a_rise_of_general_loss_stops_when_it_is_proven() -> None:
+    noisy = tuple(x + (0.4 if at % 4 == 0 else -0.05) for at, x in enumerate(BASE.losses))
+    assert failed(replace(BASE, losses=noisy)) == set(), "mean 0.06, but four texts make all of it"
+    assert failed(replace(BASE, losses=tuple(x + 0.06 for x in BASE.losses))) == {"general_loss"}
+    assert failed(replace(BASE, losses=(float("nan"), *BASE.losses[1:]))) == {"general_loss"}
+
+
+def test_a_failed_gate_of_forgetting_names_its_number_and_is_mended_by_less() -> None:
+    verdict = gates.judge(retained.compared(BASE, replace(BASE, reading=without(dict(BASE.reading), 14))))
+    assert "reading is 0.5 and must be at least 0.85" in verdict.reason
+    assert verdict.only_forgot
+    assert not gates.judge({"finite": 0.0, "reading": 0.5}).only_forgot
+
+
+def test_other_items_are_never_compared() -> None:
+    with pytest.raises(KeyError):
+        retained.compared(BASE, replace(BASE, battery={"new": True}))
+
+
+def proof(number: int, *, taught: bool) -> Proof:
+    return Proof(number, taught, 2, 2, 0, 1)
+
+
+def test_of_many_known_facts_a_small_proven_loss_stops_and_of_few_it_does_not() -> None:
+    champion = {n: Memory("v1", n, True, {}) for n in range(500)}
+    lost = evaluate.old_fact_values([proof(n, taught=n >= 20) for n in range(500)], champion)
+    assert lost["old_facts"] == 0.96
+    assert [g["name"] for g in gates.judge(lost).gates if not g["passed"]] == ["old_facts_lost"]
+    few = evaluate.old_fact_values([proof(n, taught=n >= 1) for n in range(30)], champion)
+    assert gates.judge(few).passed
+
+
+def test_what_the_champion_did_not_hold_cannot_be_lost() -> None:
+    champion = {1: Memory("v1", 1, False, {}), 2: Memory("v1", 2, True, {})}
+    told = evaluate.old_fact_values([proof(1, taught=False), proof(2, taught=True), proof(3, taught=False)], champion)
+    assert told["old_facts"] == 1.0
+    assert told["old_facts_lost"] <= 0
+    assert evaluate.old_fact_values([proof(3, taught=True)], champion) == {}
+
+
+def test_training_stops_when_a_benchmark_fell_by_more_than_fifteen_per_cent() -> None:
+    before = {"battery": 0.6, "reading": 0.7, "empty": 0.0}
+    assert gates.worse_than(before, {"battery": 0.51, "reading": 0.7, "empty": 0.0}) == ""
+    told = gates.worse_than(before, {"battery": 0.5, "reading": 0.7})
+    assert "battery fell from 0.6 to 0.5" in told
+    assert "reading" not in told
+    assert "reading fell from 0.7 to nan" in gates.worse_than(before, {"reading": float("nan")})
+    assert gates.worse_than(before, {"battery": 0.5}, 0.2) == ""
+
+
+# --- edge cases ---
+
+
+@given(st.integers(0, 40), st.sampled_from([f.question for f in company.facts()]))
+def test_edge_questions_are_the_same_for_the_same_seed_and_differ_from_the_question(seed: int, question: str) -> None:
+    made = edges.clear(question, seed)
+    assert made == edges.clear(question, seed)
+    assert question not in made.values()
+    assert {"informal", "partial"} <= set(made)
+    if "typos" in made:
+        assert sorted(made["typos"]) == sorted(question)
+    assert len(edges.vague(question, seed).split()) <= 4
+
+
+def test_the_base_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(retained, "of", lambda _: BASE)
+    calls: list[str] = []
+
+    def load() -> object:
+        calls.append("loaded")
+        return object()
+
+    for _ in range(2):
+        found = retained.of_base(tmp_path, tmp_path / "cache", "bfloat16", load)  # type: ignore[arg-type]
+        assert json.dumps(found.losses) == json.dumps(BASE.losses)
+        assert retained.compared(BASE, found) == retained.compared(BASE, BASE)
+    assert calls == ["loaded"]

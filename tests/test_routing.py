@@ -1,0 +1,283 @@
+"""How sure is sure? Calibration, thresholds by risk, figures of the routing suite, and which of two answers wins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot import pipeline
+from bot.confidence import Confidence, Head, Isotonic, Platt, calibration_of, head_of
+from bot.pipeline import Model, Tools
+from learning import calibrate, labels, reliability, routing
+from learning.reliability import outcomes
+from retrieval.index import VectorIndex
+from retrieval.ingest import ingest
+from retrieval.retriever import Retriever
+from retrieval.taught import TaughtQuestions
+from storage import conversations, corrections, nights
+from storage.database import Database, Row
+from storage.domain import Answer, Question, Route, Style
+from tests.bench.exact import WordHashes
+
+NAMES = calibrate.HEADS["same"]
+
+
+def labelled(many: int, *, noise: float = 0.1, seed: int = 3) -> list[Row]:
+    """Rows of the head `same` in which the first feature tells right from wrong but for some noise."""
+    chance = np.random.default_rng(seed)
+    rows = []
+    for n in range(many):
+        right = n % 10 < 7
+        told = float(right) if chance.random() > noise else float(not right)
+        kind = "wording" if right else ("near_miss", "unknown")[n % 2]
+        features = dict.fromkeys(NAMES, 0.0) | {NAMES[0]: told + chance.normal(scale=0.1)}
+        rows.append({"head": "same", "kind": kind, "fact": f"f{n // 4}", "correct": int(right), "features": features})
+    return rows
+
+
+def head(rows: list[Row], target: float = 0.02) -> dict[str, Any]:
+    return calibrate.fit_head(rows, "same", calibrate.TRAFFIC, target, related=0.85)
+
+
+# The calibration map
+
+
+def test_few_rows_get_platt_many_get_isotonic_and_both_survive_storage() -> None:
+    for many, kind in ((calibrate.PLATT_BELOW - 10, Platt), (calibrate.PLATT_BELOW, Isotonic)):
+        fitted = json.loads(json.dumps(head(labelled(many))))
+        read = head_of(fitted)
+        assert isinstance(read.calibration, kind)
+        low, high = (read.probability(dict.fromkeys(NAMES, 0.0) | {NAMES[0]: x}) for x in (0.0, 1.0))
+        assert 0 < low < 0.5 < high < 1
+
+
+def test_a_head_stored_before_there_were_maps_is_read_as_it_was() -> None:
+    old = {"features": ["x"], "mean": [0.0], "scale": [1.0], "weight": [2.0], "intercept": -1.0}
+    read = head_of(old | {"direct": 0.9, "related": 0.5})
+    assert read.probability({"x": 1.0}) == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+@given(st.lists(st.tuples(st.floats(-8, 8), st.booleans()), min_size=4, max_size=60))
+def test_a_map_never_turns_the_order_round_and_stays_between_nought_and_one(rows: list[tuple[float, bool]]) -> None:
+    scores = np.array([s for s, _ in rows])
+    right, weights = np.array([int(r) for _, r in rows]), np.ones(len(rows))
+    for curve in (calibrate.calibration(scores, right, weights), calibrate.isotonic(scores, right, weights)):
+        said = calibrate.calibrated(curve, np.linspace(-9, 9, 50))
+        assert (np.diff(said) >= -1e-12).all()
+        assert said.min() >= 0
+        assert said.max() <= 1
+        assert calibration_of(json.loads(json.dumps(curve)))(0.3) == calibration_of(curve)(0.3)
+
+
+def test_an_overconfident_classifier_is_bent_back() -> None:
+    """Scores of +-4 that are right in seven of ten cases must come out near 0.7 and 0.3."""
+    scores = np.array([4.0] * 100 + [-4.0] * 100)
+    right = np.array([1] * 70 + [0] * 30 + [1] * 30 + [0] * 70)
+    for curve in (calibrate.platt(scores, right, np.ones(200)), calibrate.isotonic(scores, right, np.ones(200))):
+        assert calibrate.calibrated(curve, np.array([4.0, -4.0])) == pytest.approx([0.7, 0.3], abs=0.02)
+
+
+# Thresholds by risk
+
+
+def test_the_bound_of_two_per_cent_needs_some_hundred_and_fourteen_rows_without_a_fault() -> None:
+    for rows, proven in ((113, False), (114, True)):
+        said, right = np.full(rows, 0.9), np.ones(rows, dtype=np.int64)
+        tau = calibrate.threshold(said, right, np.ones(rows), 0.98, bounded=True)
+        assert (tau == pytest.approx(0.9)) == proven
+        assert (tau == calibrate.NEVER) != proven
+
+
+def test_what_cannot_be_proven_is_never_given_directly() -> None:
+    assert head(labelled(400, noise=0.0))["direct"] <= 1
+    assert head(labelled(60, noise=0.0))["direct"] == calibrate.NEVER
+    assert head(labelled(400, noise=0.3))["direct"] == calibrate.NEVER
+
+
+def test_at_most_a_set_share_of_unknown_questions_is_answered() -> None:
+    rows = [{"kind": "unknown"}] * 50 + [{"kind": "wording"}] * 50
+    said = np.concatenate([np.linspace(0.01, 0.5, 50), np.linspace(0.3, 0.99, 50)])
+    tau = calibrate.quiet(said, rows, 0.1)
+    assert (said[:50] >= tau).sum() == 5
+    assert calibrate.quiet(said, rows, 1.0) == 0.0
+    assert calibrate.quiet(said[50:], rows[50:], 0.0) == 0.0
+
+
+def test_without_labels_of_both_kinds_nothing_is_answered() -> None:
+    for rows in ([], [row for row in labelled(50) if row["correct"]]):
+        read = head_of(json.loads(json.dumps(head(rows))))
+        assert read.probability({NAMES[0]: 9.0}) < 0.01
+        assert min(read.direct, read.related) > 1
+
+
+def test_rows_noted_before_a_feature_existed_are_left_out() -> None:
+    rows = labelled(200)
+    del rows[0]["features"][NAMES[-1]]
+    assert len(calibrate.of_head(rows, "same")) == 199
+
+
+def test_no_row_is_judged_by_a_model_that_saw_its_fact() -> None:
+    """Every fact has a feature value of its own and a coin for a label: only a model that saw it could know."""
+    coin = np.random.default_rng(1)
+    rows = []
+    for fact in range(120):
+        right, told = int(coin.random() < 0.5), dict(zip(NAMES, coin.normal(size=len(NAMES)), strict=True))
+        kinds = ("wording", "reask") if right else ("near_miss", "unknown")
+        rows += [{"head": "same", "kind": k, "fact": str(fact), "correct": right, "features": told} for k in kinds]
+    assert reliability.auroc(calibrate.held_out(rows, "same")) < 0.65
+
+
+# Figures
+
+
+def test_figures_of_known_cases() -> None:
+    perfect = outcomes([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0])
+    assert reliability.auroc(perfect) == 1.0
+    assert reliability.auroc(outcomes([0.5, 0.5], [1, 0])) == 0.5
+    assert reliability.auroc(outcomes([0.9, 0.9], [1, 1])) == 0.5
+    assert reliability.calibration_error(outcomes([0.8] * 10, [1] * 8 + [0] * 2)) == pytest.approx(0.0)
+    assert reliability.calibration_error(outcomes([0.95] * 10, [0] * 10)) == pytest.approx(0.95)
+    curve = reliability.risk_coverage(perfect)
+    assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert curve.risk.tolist() == pytest.approx([0, 0, 1 / 3, 0.5])
+    assert curve.area == pytest.approx((1 / 3 + 0.5) / 4)
+    assert curve.at(0.6) == pytest.approx(1 / 3)
+    assert reliability.risk_coverage(outcomes([], [])).area == 0.0
+
+
+def test_weights_are_counts() -> None:
+    once = outcomes([0.9, 0.9, 0.9, 0.3], [1, 1, 0, 0])
+    weighed = outcomes([0.9, 0.9, 0.3], [1, 0, 0], [2.0, 1.0, 1.0])
+    for figure in (reliability.auroc, reliability.calibration_error, lambda seen: reliability.risk_coverage(seen).area):
+        assert figure(once) == pytest.approx(figure(weighed))
+
+
+def test_the_suite_tells_figures_and_draws_them(home_in_memory: Path) -> None:
+    database = Database(home_in_memory)
+    vote_on(database, "A", 0.9, 1)
+    vote_on(database, "B", 0.9, -1)
+    vote_on(database, "C", 0.2, 0)
+    told = routing.measure(database, "v1")
+    assert told["voted_rows"] == 2
+    assert (told["voted_bin_9_rows"], told["voted_bin_9_said"], told["voted_bin_9_right"]) == (2, 0.9, 0.5)
+    assert told["voted_ece"] == pytest.approx(0.4)
+    for name in ("same", "quoted"):
+        assert told[f"{name}_auroc"] > 0.8
+        assert told[f"{name}_ece"] < 0.08
+        assert 0 < told[f"{name}_aurc"] < told[f"{name}_risk_at_100"]
+    assert Path(told["chart"]).read_bytes().startswith(b"\x89PNG")
+    json.dumps(told)
+
+
+def vote_on(database: Database, text: str, said: float, vote: int, **given: Any) -> Answer:
+    """A question, its answer and a vote on it (0 for none)."""
+    question = conversations.ask(database, text, user="U1", channel="C1", thread="")
+    told: dict[str, Any] = {
+        "route": Route.RETRIEVED,
+        "style": Style.QUOTED,
+        "confidence": said,
+        "model_version": "v1",
+        "text": "x",
+    }
+    reply = Answer(question.id, **told | given)
+    number = conversations.answer(database, reply)
+    if vote:
+        conversations.vote(database, number, "U2", vote)
+    return reply
+
+
+# Labels
+
+
+def test_votes_on_quotes_become_rows_and_a_refused_match_counts_as_wrong(home_in_memory: Path) -> None:
+    database = Database(home_in_memory)
+    vote_on(database, "right one", 0.9, 1, features={"rank": 0.0})
+    vote_on(database, "wrong one", 0.8, -1, features={"rank": 2.0})
+    vote_on(database, "nobody voted", 0.8, 0)
+    rows = list(labels.from_votes(database))
+    assert [(r["asked"], r["correct"], r["head"]) for r in rows] == [
+        ("right one", 1, "quoted"),
+        ("wrong one", 0, "quoted"),
+    ]
+
+    row = corrections.propose(database, question="Where do I park?", answer="Nowhere.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    taught = {"route": Route.APPROVED, "style": Style.DIRECT, "correction_id": row.id}
+    vote_on(database, "Where do I bark?", 0.95, 0, **taught)
+    corrections.add_wordings(database, row.id, ["Where do I bark?"], "rejected")
+    seen = routing.voted(database)
+    assert (seen.said.tolist(), seen.right.tolist()) == ([0.9, 0.8, 0.95], [1.0, 0.0, 0.0])
+
+
+def test_rows_of_earlier_nights_are_described_for_what_is_taught_now(home_in_memory: Path) -> None:
+    database, embedder = Database(home_in_memory), WordHashes()
+
+    def teach(question: str) -> int:
+        row = corrections.propose(database, question=question, answer="Yes.", author="sam")
+        corrections.approve(database, row.id, "priya")
+        return row.id
+
+    first = teach("Where may visitors park in Lisbon?")
+    asked = "park a visitor car in Tallinn"
+    old = {"head": "same", "kind": "wording", "fact": f"correction-{first}", "asked": asked, "correct": 1}
+    nights.add_calibration(database, [old | {"features": {"cosine": 0.1}, "version": "v1"}])
+    stored = nights.calibration(database)
+    (now,) = labels.described_anew(database, embedder, stored)
+    assert now["correct"] == 1
+    assert now["features"]["cosine"] > 0.2
+    second = teach("Where may a visitor park a car in Tallinn?")
+    (then,) = labels.described_anew(database, embedder, stored)
+    assert then["correct"] == 0, "the nearest taught question is another one now"
+    corrections.add_wordings(database, first, [asked], "asked")
+    assert next(iter(labels.described_anew(database, embedder, stored)))["features"] == {"cosine": 0.1}
+    corrections.withdraw(database, first, "priya")
+    assert list(labels.described_anew(database, embedder, stored)) == []
+    assert second > first
+
+
+# "The closest I was taught" against the documents
+
+
+def head_at(probability: float, direct: float) -> Head:
+    """A head that always says the same."""
+    return Head((), (), (), (), float(np.log(probability / (1 - probability))), direct, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("taught", "direct", "quote", "style", "route"),
+    [
+        (0.6, 0.9, 0.8, Style.QUOTED, Route.RETRIEVED),
+        (0.8, 0.9, 0.6, Style.RELATED, Route.APPROVED),
+        (0.95, 0.9, 0.99, Style.DIRECT, Route.APPROVED),
+        (0.6, 0.9, 0.2, Style.RELATED, Route.APPROVED),
+        (0.2, 0.9, 0.8, Style.QUOTED, Route.RETRIEVED),
+        (0.2, 0.9, 0.2, Style.NONE, Route.ABSTAINED),
+    ],
+)
+def test_the_surer_of_taught_and_read_is_given_and_both_are_stored(
+    home_in_memory: Path, tmp_path: Path, taught: float, direct: float, quote: float, style: Style, route: Route
+) -> None:
+    (tmp_path / "parking.md").write_text(
+        "# Parking\n\nVisitors park on level two, behind the gate.\n", encoding="utf-8"
+    )
+    database, embedder = Database(home_in_memory), WordHashes()
+    ingest(database, embedder, [tmp_path / "parking.md"])
+    row = corrections.propose(database, question="Where do visitors park?", answer="Ask Liis.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    heads = {"same": head_at(taught, direct), "quoted": head_at(quote, 0.99)}
+    tools = Tools(
+        embedder=embedder,
+        taught=TaughtQuestions(database, embedder),
+        searcher=Retriever(database, embedder, VectorIndex(home_in_memory, database)),
+        model=Model("v1", None, Confidence(heads), {}),  # type: ignore[arg-type]
+    )
+    reply = pipeline.answer(tools, Question(1, "where can visitors park", "U", "C", "", "2026-11-20T00:00:00+00:00"))
+    assert (reply.style, reply.route) == (style, route)
+    own = {Style.QUOTED: "rank", Style.NONE: "rank"}.get(style, "cosine")
+    assert own in reply.features
+    others = {name.split("/")[0] for name in reply.features if "/" in name}
+    assert others == {Style.QUOTED: {"same"}, Style.RELATED: {"quoted"}, Style.NONE: {"same"}}.get(style, set())
