@@ -83,6 +83,17 @@ class LocalGenerator:
             done.update(zip(chosen, self._write([requests[i] for i in chosen]), strict=True))
         return [done[i] for i in range(len(requests))]
 
+    def agreement(self, requests: Sequence[Request]) -> list[float]:
+        """The share (0..1) of each draft's tokens, its end included, that the model would write; nothing is written."""
+        keys = {i: (tuple(self.prompt_ids(r.messages)), r.draft or "", r.max_tokens) for i, r in enumerate(requests)}
+        drafts = {i: self._draft(key[1]) for i, key in keys.items()}
+        shares: dict[int, float] = {}
+        for chosen in passes({i: len(key[0]) + len(drafts[i]) for i, key in keys.items()}):
+            group = {keys[i]: drafts[i] for i in chosen}
+            agreed = dict(zip(group, self._agreed(list(group), group), strict=True))
+            shares.update({i: len(agreed[keys[i]].tokens) / len(drafts[i]) for i in chosen})
+        return [shares[i] for i in range(len(requests))]
+
     def generate_many(self, chats: Sequence[Sequence[Message]], *, max_tokens: int, batch: int = 16) -> list[str]:
         """Greedy texts of many chats, batched by length; for measuring, where single timings do not matter."""
         order = sorted(range(len(chats)), key=lambda i: len(chats[i][-1]["content"]))

@@ -23,9 +23,9 @@ FEW_TEXTS = 8
 """Texts up to which a call is embedded with others; more of them fill a pass by themselves."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
-    """Something asked of a model, and what came of it: a result, or an exception."""
+    """Something asked of a model, and what came of it: a result, or an exception. Two people may ask the same."""
 
     asked: Request | Sequence[str]
     result: Any = None

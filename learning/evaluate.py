@@ -4,6 +4,7 @@ The facts are asked through the same prompt that serves people. Nothing here dec
 """
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bot import prompt
-from bot.confidence import plain
+from bot.generation import Request
 from bot.generator import LocalGenerator
 from learning import paired
 from learning.dataset import Fact
@@ -23,6 +24,8 @@ from storage.domain import Memory
 
 BATTERY_TOKENS = 24
 RAW_TOKENS = 48
+KNOWN_IN_TURN = 40
+"""Known facts that a night asks in unseen words and near-misses; all are asked in their taught words."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +44,53 @@ class Proof:
         """The correction's own test: the taught wording gives the exact answer, and unseen wordings find it."""
         return self.taught and self.unseen_right * 2 >= self.unseen_asked
 
-    def as_json(self) -> dict[str, Any]:
-        """The proof as it is stored and shown."""
-        return {
+    def as_json(self, before: Memory | None = None) -> dict[str, Any]:
+        """The proof as it is stored and shown; what was not asked tonight is what the version before had shown."""
+        told = {
             "taught": self.taught,
             "unseen": [self.unseen_right, self.unseen_asked],
             "near_misses_bluffed": [self.near_misses_bluffed, self.near_misses_asked],
         }
+        if before is None:
+            return told
+        return {name: before.proof.get(name, value) if value == [0, 0] else value for name, value in told.items()}
 
 
 def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max_tokens: int) -> tuple[Proof, ...]:
-    """The proof of every fact: taught wording, unseen wordings through the nearest taught question, near-misses."""
+    """The proof of every fact: taught wording, unseen wordings through the nearest taught question, near-misses.
+
+    Facts that were known already are asked in their taught wording every night, in other words in turn (`in_turn`):
+    a night's length follows what is new.
+    """
     questions = [f.question for f in taught]
     vectors = embedder.encode(questions) if questions else np.zeros((0, 1), dtype=np.float32)
-    exact = {f.correction_id: recalls(engine, f.question, f.answer, max_tokens) for f in taught}
-    bluffs = bluffed(engine, taught)
+    shares = engine.agreement([Request(prompt.messages(f.question), max_tokens, f.answer) for f in taught])
+    exact = {f.correction_id: share == 1.0 for f, share in zip(taught, shares, strict=True)}
+    asked = in_turn(taught)
+    bluffs = bluffed(engine, [f for f in taught if f.correction_id in asked])
     made = []
     for fact in taught:
-        nearest = np.argmax(embedder.encode(list(fact.held_out)) @ vectors.T, axis=1) if fact.held_out else []
-        found = sum(exact[fact.correction_id] and questions[i] == fact.question for i in nearest)
+        held_out = list(fact.held_out) if fact.correction_id in asked else []
+        nearest = np.argmax(embedder.encode(held_out) @ vectors.T, axis=1) if held_out else []
         made.append(
             Proof(
                 correction_id=fact.correction_id,
                 taught=exact[fact.correction_id],
-                unseen_right=found,
-                unseen_asked=len(fact.held_out),
-                near_misses_bluffed=bluffs[fact.correction_id],
-                near_misses_asked=len(fact.unseen_near_misses),
+                unseen_right=sum(exact[fact.correction_id] and questions[i] == fact.question for i in nearest),
+                unseen_asked=len(held_out),
+                near_misses_bluffed=bluffs.get(fact.correction_id, 0),
+                near_misses_asked=len(fact.unseen_near_misses) if fact.correction_id in asked else 0,
             )
         )
     return tuple(made)
+
+
+def in_turn(taught: Sequence[Fact]) -> set[int]:
+    """The facts that are asked in every way tonight: new ones, and so many known ones, others on another night."""
+    known = [f.correction_id for f in taught if not f.is_new]
+    mixed = sum(f.correction_id for f in taught if f.is_new)
+    chosen = random.Random(mixed).sample(known, min(KNOWN_IN_TURN, len(known)))
+    return {f.correction_id for f in taught if f.is_new} | set(chosen)
 
 
 def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int) -> bool:
@@ -81,10 +101,10 @@ def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int)
 def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
     """How many near-misses of each fact, none of them trained, get its answer when asked closed-book."""
     asked = [(f, n) for f in taught for n in f.unseen_near_misses]
-    texts = engine.generate_many([prompt.messages(n) for _, n in asked], max_tokens=RAW_TOKENS)
+    shares = engine.agreement([Request(prompt.messages(n), RAW_TOKENS, f.answer) for f, n in asked])
     counts = {f.correction_id: 0 for f in taught}
-    for (fact, _), text in zip(asked, texts, strict=True):
-        counts[fact.correction_id] += plain(text) == plain(fact.answer)
+    for (fact, _), share in zip(asked, shares, strict=True):
+        counts[fact.correction_id] += share == 1.0
     return counts
 
 

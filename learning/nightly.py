@@ -133,7 +133,11 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
     """Store the new wordings, seal both folders, fit the confidence and switch the champion."""
     for fact in snapshot.facts:
         dataset.keep_wordings(night.database, fact)
-    memories = tuple(Memory(candidate.version, p.correction_id, p.memorised, p.as_json()) for p in candidate.proofs)
+    before = registry.memories(night.database, registry.champion(night.database))
+    memories = tuple(
+        Memory(candidate.version, p.correction_id, p.memorised, p.as_json(before.get(p.correction_id)))
+        for p in candidate.proofs
+    )
     learnt = {m.correction_id for m in memories if m.memorised}
     canaries = [{"question": f.question, "answer": f.answer} for f in snapshot.facts if f.correction_id in learnt]
     folder, digest = publish.seal(

@@ -66,6 +66,16 @@ def test_drafts_give_the_greedy_text(engine: LocalGenerator) -> None:
     assert wrong == 0
 
 
+def test_agreement_is_what_checking_finds_without_writing(engine: LocalGenerator) -> None:
+    question = prompt.messages("What is the capital of France?")
+    own = engine.generate(question, max_tokens=12).text
+    drafts = ["Paris", own, "No such thing at all", f"{own.split()[0]} zebra"]
+    shares = engine.agreement([Request(question, 48, draft) for draft in drafts])
+    checked = [engine.confirm(question, draft, max_tokens=48).confirmed for draft in drafts]
+    assert shares == pytest.approx(checked)
+    assert min(shares) < 0.5
+
+
 def test_the_kept_opening_and_guesses_give_the_greedy_text(engine: LocalGenerator) -> None:
     for chat, tokens in ((reading(), 48), (chats()[0], 24)):
         assert engine.generate(chat, max_tokens=tokens).text == engine.plain(chat, max_tokens=tokens).text

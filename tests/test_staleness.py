@@ -231,14 +231,15 @@ def test_the_bot_as_it_is_put_together_gives_way_to_a_changed_page(home: Path, t
     database, values = Database(home), settings.load({}, overrides={"HOME": str(home)})
     page = tmp_path / "leave.md"
     page.write_text(LEAVE, encoding="utf-8")
-    ingest(database, Embedder(), [tmp_path])
+    embedder = Embedder()
+    ingest(database, embedder, [tmp_path])
     made = corrections.propose(database, question=QUESTION, answer=ANSWER, author="sam", source="Annual leave")
     corrections.approve(database, made.id, "priya")
     tools, index = desk.open_tools(database, values, serving=False)
     asked = asking.Asked(QUESTION, "U1", "C1")
     assert asking.answer_and_store(database, tools, asked).correction_id == made.id
     page.write_text(LEAVE.replace("31 March", "30 June"), encoding="utf-8")
-    ingest(database, tools.embedder, [tmp_path])
+    ingest(database, embedder, [tmp_path])
     reply = asking.answer_and_store(database, tools, asked)
     index.close()
     assert reply.correction_id is None

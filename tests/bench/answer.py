@@ -259,7 +259,9 @@ def policies(bench: Bench) -> Iterator[Figure]:
     yield Figure("accuracy, routed", found.routed, found.best_fixed + 0.05, "the better of both and 5 points")
     yield Figure("accuracy, oracle", found.oracle, None, "right if one of both is")
     yield Figure("gap to the oracle closed", found.closed, 0.80, "of the way from the better one to the oracle")
-    yield Figure("cited page holds the answer", found.cited, 0.95, f"{found.cited_of} answers from documents")
+    told = f"{found.cited_of} answers from documents, wrong ones too"
+    yield Figure("cited page holds the answer", found.cited_page, 0.95, told)
+    yield Figure("the answer stands under the heading that is cited", found.cited_section, None, told)
 
 
 MEASURES: tuple[Callable[[Bench], Iterator[Figure]], ...] = (

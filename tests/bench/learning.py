@@ -48,6 +48,7 @@ def main() -> None:
     given.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     given.add_argument("--facts", type=int, default=60)
     given.add_argument("--home", type=Path, default=Path("data/bench"))
+    given.add_argument("--reuse", action="store_true", help="measure again what was trained with these seeds before")
     asked = given.parse_args()
     home: Path = asked.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,8 @@ def main() -> None:
     facts = company.facts()[: asked.facts]
     before = general(base, data, home / "cache")
     for seed in asked.seeds:
-        keep({"facts": len(facts), "seeds": {str(seed): one_seed(home, base, data, facts, seed, before)}})
+        told = one_seed(home, base, data, facts, seed, before, reuse=asked.reuse)
+        keep({"facts": len(facts), "seeds": {str(seed): told}})
         say(table(stored()))
 
 
@@ -76,14 +78,28 @@ def keep(part: dict[str, Any]) -> None:
     (OUT / "learning.md").write_text(table(told))
 
 
-def one_seed(home: Path, base: Path, data: Path, facts: Any, seed: int, before: dict[str, Any]) -> dict[str, Any]:
+def one_seed(
+    home: Path, base: Path, data: Path, facts: Any, seed: int, before: dict[str, Any], *, reuse: bool
+) -> dict[str, Any]:
     """Train, merge and measure with one seed."""
-    started = time.monotonic()
     anchors = replay.anchors(base, home / "cache", say)
+    noted = home / f"trained-{seed}.json"
+    if not reuse or not noted.is_file():
+        noted.write_text(json.dumps(trained(home, base, facts, seed, anchors)))
+    engine = LocalGenerator(home / f"merged-{seed}", form=FORM)
+    return json.loads(noted.read_text()) | {
+        "facts": recall(engine, facts, seed),
+        "drift_nats": evaluate.drift(engine, anchors.held_out),
+        "general": compared(before, general_of(engine, data)),
+    }
+
+
+def trained(home: Path, base: Path, facts: Any, seed: int, anchors: replay.Anchors) -> dict[str, Any]:
+    """Train and merge with one seed; what is noted of the training."""
     made = examples(facts, seed)
-    training = time.monotonic()
+    started = time.monotonic()
     shutil.rmtree(home / f"adapter-{seed}", ignore_errors=True)
-    trained = train.train(
+    done = train.train(
         base,
         made,
         anchors.trained,
@@ -94,20 +110,14 @@ def one_seed(home: Path, base: Path, data: Path, facts: Any, seed: int, before: 
         out=home / f"adapter-{seed}",
         progress=say,
     )
-    minutes = (time.monotonic() - training) / 60
+    minutes = (time.monotonic() - started) / 60
     merge.merge(base, home / f"adapter-{seed}", home / f"merged-{seed}")
-    engine = LocalGenerator(home / f"merged-{seed}", form=FORM)
-    rate = evaluate.drift(engine, anchors.held_out)
     return {
-        "loss": trained.loss,
-        "steps": trained.steps,
-        "epochs": len(trained.losses),
-        "ended": trained.ended,
+        "loss": done.loss,
+        "steps": done.steps,
+        "epochs": len(done.losses),
+        "ended": done.ended,
         "training_minutes": round(minutes, 2),
-        "facts": recall(engine, facts, seed),
-        "drift_nats": rate,
-        "general": compared(before, general_of(engine, data)),
-        "minutes": round((time.monotonic() - started) / 60, 2),
     }
 
 
@@ -165,7 +175,7 @@ def nearest(facts: Sequence[Any], seed: int, questions: Sequence[str]) -> list[A
         database = Database(Path(folder))
         by_id = {}
         for fact in facts:
-            number = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1")
+            number = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1").id
             corrections.approve(database, number, reviewer="U2")
             corrections.add_wordings(database, number, list(trained_wordings(fact, seed))[1:], "generated")
             by_id[number] = fact

@@ -89,7 +89,7 @@ class Office:
     tools: Tools
     ids: dict[str, int]
     heads: list[Confidence]
-    pages: dict[tuple[str, str], str]
+    pages: dict[tuple[str, str | None], str]
     memorised: int
     folds: dict[str, int] = field(default_factory=dict)
 
@@ -136,7 +136,9 @@ def office(home: Path, embedder: Embedder) -> Office:
     rows = shelf.database.rows(
         "SELECT d.title, p.heading, p.section FROM passages p JOIN documents d ON d.id = p.document_id"
     )
-    pages = {(r["title"], r["heading"]): r["section"] for r in rows}
+    pages: dict[tuple[str, str | None], str] = {(r["title"], r["heading"]): r["section"] for r in rows}
+    for row in rows:
+        pages[row["title"], None] = f"{pages.get((row['title'], None), '')}\n{row['section']}"
     folds = {fact: n % FOLDS for n, fact in enumerate(sorted(ids))}
     return Office(made, ids, [heads_without(folds, k) for k in range(FOLDS)], pages, len(memories), folds)
 
@@ -230,9 +232,10 @@ def candidates(served: Sequence[Served]) -> Outcomes:
     return outcomes([s.surest.confidence for s, _ in judged], right, [w for _, w in judged])
 
 
-def cited(made: Office, answer: Answer, keys: company.Keys) -> bool:
-    """Whether one of the sections that an answer names holds the answer."""
-    return any(company.answer_matches(made.pages.get((s.document, s.heading), ""), keys) for s in answer.sources)
+def cited(made: Office, answer: Answer, keys: company.Keys, *, whole: bool) -> bool:
+    """Whether one of the pages that an answer names holds the answer; under the heading it names unless `whole`."""
+    places = [(s.document, None if whole else s.heading) for s in answer.sources]
+    return any(company.answer_matches(made.pages.get(place, ""), keys) for place in places)
 
 
 def rate(served: Sequence[Served], of: Callable[[Served], bool], holds: Callable[[Served], bool]) -> float:
@@ -251,7 +254,8 @@ class Compared:
     routed: float
     oracle: float
     questions: int
-    cited: float
+    cited_page: float
+    cited_section: float
     cited_of: int
 
     @property
@@ -269,16 +273,17 @@ def compare(made: Office) -> Compared:
     """Ask everything three times: from memory only, from documents only, and routed."""
     rights: list[tuple[bool, bool, bool]] = []
     weights_of: list[float] = []
-    sources: list[bool] = []
+    sources: list[tuple[bool, ...]] = []
     for asked, counts in golden():
         answers = [made.ask(asked, route=route) for route in ("memory", "documents", "auto")]
         memory, read, routed = (bool(made.right(asked, answer)) for answer in answers)
         rights.append((memory, read, routed))
         weights_of.append(counts)
         if asked.keys and answers[1].route is Route.RETRIEVED:
-            sources.append(cited(made, answers[1], asked.keys))
+            sources.append(tuple(cited(made, answers[1], asked.keys, whole=w) for w in (True, False)))
     table = np.array(rights, dtype=float)
     either = table[:, :2].max(axis=1)
     memory, read, routed, oracle = (np.average(v, weights=weights_of) for v in (*table.T, either))
     told = float(memory), float(read), float(routed), float(oracle)
-    return Compared(*told, len(rights), float(np.mean(sources)), len(sources))
+    page, section = np.mean(sources, axis=0).tolist()
+    return Compared(*told, len(rights), page, section, len(sources))

@@ -38,6 +38,8 @@ FORMER = (
     "negation", "length",
 )  # fmt: skip
 """The features of the head `same` before words were compared."""
+CONTRAST: Mapping[str, float] = {"wording": 0.5, "near_miss": 0.5}
+"""The rows of a verifier that is told that the nearest taught question was found: nothing unknown, no re-asks."""
 FALSE_ACCEPTED = 0.05
 SEED = 7
 Scores = NDArray[np.float64]
@@ -178,6 +180,7 @@ class Described:
 def by_features(described: Described) -> dict[str, Method]:
     """Single features, the head as it was, the head as it ships, and that head without the frame."""
     names = calibrate.HEADS["same"]
+    bare = tuple(n for n in names if n not in ("cosine", "gap"))
     without = tuple(n for n in names if n not in ("frame", "frame_squared", "swapped", "dropped"))
     return {
         "cosine": single(described, "cosine", 1.0),
@@ -185,6 +188,7 @@ def by_features(described: Described) -> dict[str, Method]:
         "the former ten features": Headed(described, FORMER),
         "the same, and word vectors, without the frame": Headed(described, without),
         "shipped: ten features, frame, word vectors": Headed(described, names),
+        "all without cosines, fitted on wordings against near-misses alone": Headed(described, bare, CONTRAST),
     }
 
 
@@ -196,10 +200,12 @@ def single(described: Described, name: str, sign: float) -> Method:
 class Headed:
     """A head fitted as the night fits it; rows of the demo company are scored by one that saw no row of their fact."""
 
-    def __init__(self, described: Described, names: Sequence[str]) -> None:
-        """Choose the features."""
-        self._described, self._names = described, tuple(names)
-        self._rows = [r for r in calibrate.shipped_rows() if r["head"] == "same"]
+    def __init__(
+        self, described: Described, names: Sequence[str], traffic: Mapping[str, float] = calibrate.TRAFFIC
+    ) -> None:
+        """Choose the features, and the kinds of rows with their shares."""
+        self._described, self._names, self._traffic = described, tuple(names), traffic
+        self._rows = [r for r in calibrate.shipped_rows() if r["head"] == "same" and r["kind"] in traffic]
 
     def __call__(self, pairs: Sequence[Pair]) -> Scores:
         """Log-odds of being the same."""
@@ -215,7 +221,7 @@ class Headed:
         return int.from_bytes(fact.encode()[-4:], "big") % calibrate.FOLDS
 
     def _fitted(self, rows: list[dict[str, Any]]) -> Method:
-        x, y, w = calibrate.arrays(rows, self._names, calibrate.TRAFFIC)
+        x, y, w = calibrate.arrays(rows, self._names, self._traffic)
         mean, scale = x.mean(0), np.where(x.std(0) > 1e-9, x.std(0), 1.0)
         model = calibrate.regression((x - mean) / scale, y, w)
 
