@@ -145,7 +145,6 @@ def pair_features(asked: str, match: Match) -> Features:
         "gap": match.gap,
         "taught_cosine": match.taught_cosine,
         "lead": match.lead,
-        "answer_cosine": match.answer_cosine,
         "exact": float(plain(asked) in {plain(w) for w in (match.question, *match.wordings)}),
         "unknown_words": share_outside(asked_words, told),
         "new_words": share_outside(asked_words, known),

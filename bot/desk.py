@@ -352,7 +352,8 @@ def load_version(
     if server is not None:
         engine: Engine = remote.greeted(server, name, prove, tell)
     else:
-        engine = load_engine(folder, settings.text("SERVING_FORM"))
+        with memory.weights_apart():
+            engine = load_engine(folder, settings.text("SERVING_FORM"))
         prove(engine)
     return Model(name, engine, confidence.from_json(version.confidence), registry.memories(database, name))
 

@@ -27,8 +27,10 @@ quiet: Any = transformers.utils.logging
 quiet.set_verbosity_error()
 quiet.disable_progress_bar()
 
-DOUBT = {"float32": 1e-3, "bfloat16": 0.26, "int8": 0.26}
+DOUBT = {"float32": 1e-3, "bfloat16": 0.5, "int8": 0.5}
 """Margins (logits) under which another order of the same sums could choose another token, by form (DECISIONS.md)."""
+OPENS = "Which of these days of leave, if any, may be carried over into the year that follows, and until when?"
+"""Read behind the opening when it is read for keeping, and forgotten: a few rows alone are summed in another order."""
 PASS_ROWS, PASS_TOKENS = 16, 4096
 """Most chats, and most tokens of them with their filling, that go through the model together."""
 REMEMBERED = 2000
@@ -49,6 +51,7 @@ class LocalGenerator:
         self.device = self.model.device
         self.eos = int(self.tokenizer.eos_token_id)
         self.doubt = DOUBT[self.form]
+        self.doubt_alone = 0.0 if weights.reproducible(self.model) else self.doubt
         self._fixed: tuple[int, ...] = ()
         self._read: Reader | None = None
         self._checked: dict[Check, Generation] = {}
@@ -133,7 +136,7 @@ class LocalGenerator:
 
     def _sure(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
         """What was written, or what plain decoding writes where rounding could have turned a choice."""
-        return written if written.least_margin >= self.doubt else self._plain(prompt, limit, watch)
+        return written if written.least_margin >= self.doubt_alone else self._plain(prompt, limit, watch)
 
     def _plain(self, prompt: Tokens, limit: int, watch: Watch | None) -> Written:
         reader, written = decoding.opened(self.model), Written()
@@ -219,7 +222,9 @@ class LocalGenerator:
             self._fixed = tuple(first[: first_difference(first, second)])
             self._read = decoding.opened(self.model)
             if self._fixed:
-                self._read.read(self._fixed)
+                whole = self.prompt_ids(messages(OPENS))
+                self._read.read(whole)
+                self._read.unread(len(whole) - len(self._fixed), self._read.row)
         return self._read
 
     # --- out ---

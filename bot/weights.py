@@ -25,6 +25,8 @@ CHOSEN = "serving_form"
 """Under this name a published folder's manifest says which form was chosen for it."""
 STEPS = 127
 """Whole numbers on each side of zero in the form int8."""
+NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+"""Norms that are the plain one, weight times row."""
 FEW_ROWS = 4
 """Rows of activations up to which the kernel that reads 8-bit weights is the faster one (measured on AVX-512)."""
 
@@ -57,7 +59,39 @@ def load(folder: Path, form: str) -> Any:
         replace_linears(model, Rounded)
     elif form == "bfloat16" and model.device.type == "cpu" and reads_packed():
         replace_linears(model, Packed)
+        model.set_attn_implementation("eager")
+        replace_norms(model)
     return model
+
+
+def reproducible(model: Any) -> bool:
+    """Whether a token's numbers are the same to the bit however many tokens are computed with it.
+
+    So it is with packed layers, plain attention and whole norms: measured, and tested on the real model. The fused
+    attention and a single row of a long sum are what is not.
+    """
+    return any(isinstance(module, Packed) for module in model.modules())
+
+
+def replace_norms(model: nn.Module) -> None:
+    """Let one kernel compute each norm: by steps it depends on the number of rows."""
+    found = [name for name, module in model.named_modules() if type(module).__name__ in NORMS]
+    for name in found:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, Norm(model.get_submodule(name)))
+
+
+class Norm(nn.Module):
+    """A root-mean-square norm in one kernel."""
+
+    def __init__(self, norm: Any) -> None:
+        """Take over a norm's weight."""
+        super().__init__()
+        self.weight, self.epsilon = norm.weight, float(norm.variance_epsilon)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The rows, each of length one, times the weight."""
+        return nn.functional.rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
 
 
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
@@ -83,9 +117,11 @@ class Packed(nn.Module):
         self.bias = linear.bias
 
     def forward(self, rows: Tensor) -> Tensor:
-        """What the layer makes of rows of activations."""
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
-        return made
+        """What the layer makes of rows of activations; a single row would be summed in another order."""
+        flat = rows.reshape(-1, rows.shape[-1])
+        many = flat if len(flat) > 1 else flat.expand(2, -1).contiguous()
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(many, self.packed, self.bias, "none", [], "")
+        return made[: len(flat)].view(*rows.shape[:-1], -1)
 
 
 class Rounded(nn.Module):

@@ -20,8 +20,9 @@ from storage.database import Row
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "same": (
-        "cosine", "gap", "exact", "unknown_words", "new_words", "missing_words", "other_numbers", "missing_numbers",
-        "negation", "length", "frame", "frame_squared", "swapped", "dropped", "met", "met_midway", "unmet", "keywords",
+        "cosine", "gap", "lead", "exact", "unknown_words", "new_words", "missing_words", "other_numbers",
+        "missing_numbers", "negation", "length", "frame", "frame_squared", "swapped", "dropped", "met", "met_midway",
+        "unmet", "keywords",
     ),
     "quoted": (
         "best_cosine", "best_bm25", "lead", "agree", "sentence_cosine", "sentence_bare", "sentence_overlap",

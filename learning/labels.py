@@ -13,6 +13,7 @@ from typing import Protocol
 from bot.confidence import pair_features
 from bot.same_question import Comparer, TokenEncoder
 from learning.dataset import Fact, Snapshot
+from learning.evaluate import in_turn
 from learning.same_question import swaps
 from retrieval.taught import Encoder, TaughtQuestions
 from storage import corrections, nights
@@ -20,6 +21,8 @@ from storage.database import Database, Row
 from storage.domain import Status
 
 SWAPS = 3
+LATEST = 1000
+"""Rows that are described anew and fitted on, the newest; a night's length must not follow the years."""
 
 
 class Reader(Encoder, TokenEncoder, Protocol):
@@ -33,7 +36,7 @@ def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: s
     made = [*from_tests(database, snapshot, embedder, compare), *from_votes(database)]
     fresh = {(r["fact"], r["asked"]): r | {"version": version} for r in made}
     nights.add_calibration(database, [row for key, row in fresh.items() if key not in known])
-    return list(described_anew(database, embedder, nights.calibration(database), compare))
+    return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], compare))
 
 
 def described_anew(
@@ -63,7 +66,8 @@ def from_tests(
 ) -> Iterator[Row]:
     """One row for every held-out wording, near-miss and swap of the snapshot, and for every question left out."""
     taught = TaughtQuestions(database, embedder, compare)
-    for fact in snapshot.facts:
+    asked_tonight = in_turn(snapshot.facts)
+    for fact in (f for f in snapshot.facts if f.correction_id in asked_tonight):
         others = [f.question for f in snapshot.facts if f is not fact]
         for asked, kind in labelled(fact, others, snapshot.seed):
             without = fact.correction_id if kind == "neighbour" else None

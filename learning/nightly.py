@@ -22,9 +22,9 @@ from learning import report as reports
 from learning.dataset import Snapshot
 from learning.stages import Night
 from retrieval.embedder import Embedder
-from storage import audit, backup, nights, registry, retention
+from storage import audit, backup, corrections, grounds, nights, registry, retention
 from storage.database import Database, Row, file_lock, now
-from storage.domain import Memory, ModelVersion
+from storage.domain import Memory, ModelVersion, Status
 from storage.errors import ConflictError, NightshiftError, OutOfSpaceError
 from storage.settings import Settings
 
@@ -73,10 +73,11 @@ def run(
 
 
 def keep_house(night: Night) -> None:
-    """Before anything changes: a verified backup, and the words that have outlived their time are erased."""
+    """Before anything changes: a verified backup, old words erased, and pages that changed looked at again."""
     with night.stage("backup"):
         retention.expire(night.database, night.settings.integer("RETENTION_DAYS"))
         backup.make(night.database, keep=night.settings.integer("BACKUPS_KEEP"))
+        grounds.recheck(night.database, corrections.in_status(night.database, Status.APPROVED))
 
 
 def failed(database: Database, run_id: int, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from retrieval.embedder import TokenVectors
 from storage import corrections, registry
 from storage.cli import Commands, main
 from storage.database import Database
@@ -37,6 +39,11 @@ class LetterCounts:
         rows = np.array([[0.01 + text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
         unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return unit
+
+    def tokens(self, text: str) -> TokenVectors:
+        spans = tuple(found.span() for found in re.finditer(r"\S+", text))
+        rows = self.encode([text[start:end] for start, end in spans])
+        return TokenVectors(spans, rows, rows)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]

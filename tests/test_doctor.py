@@ -46,6 +46,7 @@ def test_doctor_knows_every_package_that_is_required() -> None:
 
 def test_doctor_finds_a_log_that_was_tampered_with(database: Database) -> None:
     assert verdict(database, "audit") == (True, "3 entries, 1 anchors agree")
+    database.here.execute("DROP TRIGGER approved_text_stays")  # who can write the file can do this too
     database.here.execute("UPDATE corrections SET answer = 'another'")
     ok, detail = verdict(database, "audit")
     assert not ok

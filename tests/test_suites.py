@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bot import confidence
 from bot.confidence import plain
-from bot.generation import Generation
+from bot.generation import Generation, Request
 from learning import benchmarks, consistency, dataset, evaluate, forgetting, retained, suites
 from learning.benchmarks import Choice
 from learning.retained import Retained
@@ -60,6 +60,9 @@ class Script:
     def confirm(self, messages: Sequence[dict[str, str]], draft: str, *, max_tokens: int) -> Generation:
         text = self.held.get(messages[-1]["content"], "no idea")
         return Generation(text, (-0.1,), (3.0,), stopped=True, confirmed=float(text == draft))
+
+    def agreement(self, requests: Sequence[Request]) -> list[float]:
+        return [self.confirm(r.messages, r.draft or "", max_tokens=r.max_tokens).confirmed for r in requests]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from bot.confidence import Confidence, Head
 from bot.generation import Engine
 from bot.pipeline import Model, Tools
 from bot.same_question import Comparer
+from retrieval.embedder import TokenVectors
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
@@ -59,6 +60,11 @@ class WordHashes:
                 row[1 + zlib.crc32(word.encode()) % 255] += 1
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
+
+    def tokens(self, text: str) -> TokenVectors:
+        spans = tuple(found.span() for found in re.finditer(r"\S+", text))
+        rows = self.encode([text[start:end] for start, end in spans])
+        return TokenVectors(spans, rows, rows)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]

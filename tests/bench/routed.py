@@ -137,8 +137,8 @@ def office(home: Path, embedder: Embedder) -> Office:
         "SELECT d.title, p.heading, p.section FROM passages p JOIN documents d ON d.id = p.document_id"
     )
     pages: dict[tuple[str, str | None], str] = {(r["title"], r["heading"]): r["section"] for r in rows}
-    for row in rows:
-        pages[row["title"], None] = f"{pages.get((row['title'], None), '')}\n{row['section']}"
+    for found in rows:
+        pages[found["title"], None] = f"{pages.get((found['title'], None), '')}\n{found['section']}"
     folds = {fact: n % FOLDS for n, fact in enumerate(sorted(ids))}
     return Office(made, ids, [heads_without(folds, k) for k in range(FOLDS)], pages, len(memories), folds)
 

@@ -180,7 +180,7 @@ class Described:
 def by_features(described: Described) -> dict[str, Method]:
     """Single features, the head as it was, the head as it ships, and that head without the frame."""
     names = calibrate.HEADS["same"]
-    bare = tuple(n for n in names if n not in ("cosine", "gap"))
+    bare = tuple(n for n in names if n not in ("cosine", "gap", "lead"))
     without = tuple(n for n in names if n not in ("frame", "frame_squared", "swapped", "dropped"))
     return {
         "cosine": single(described, "cosine", 1.0),
