@@ -38,7 +38,7 @@ def attempts(log: str) -> set[tuple[str, int]]:
 
 def traced(log: Path, home: Path, *arguments: object) -> list[str]:
     """The command line that notes every attempt of one of our commands, its threads and its children."""
-    watch = ["strace", "-f", "-qq", "-s", "64", "-e", WATCHED, "-e", "signal=none", "-o", str(log)]
+    watch = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "64", "-e", WATCHED, "-e", "signal=none", "-o", str(log)]
     return [*watch, COMMAND, "--home", str(home), *map(str, arguments)]
 
 

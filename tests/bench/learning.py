@@ -27,6 +27,7 @@ from bot import base_model, prompt  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.same_question import Comparer  # noqa: E402
 from learning import benchmarks, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
+from learning.candidate import SCALES  # noqa: E402
 from learning.dataset import TRAINED_NEAR_MISSES, WORDINGS, Example  # noqa: E402
 from learning.recipe import Recipe, epochs_for  # noqa: E402
 from retrieval.embedder import Embedder  # noqa: E402
@@ -81,13 +82,15 @@ def keep(part: dict[str, Any]) -> None:
 def one_seed(
     home: Path, base: Path, data: Path, facts: Any, seed: int, before: dict[str, Any], *, reuse: bool
 ) -> dict[str, Any]:
-    """Train, merge and measure with one seed."""
+    """Train, merge the share of the adapter that a night merges first, and measure with one seed."""
     anchors = replay.anchors(base, home / "cache", say)
     noted = home / f"trained-{seed}.json"
     if not reuse or not noted.is_file():
         noted.write_text(json.dumps(trained(home, base, facts, seed, anchors)))
+    merge.merge(base, home / f"adapter-{seed}", home / f"merged-{seed}", scale=SCALES[0])
     engine = LocalGenerator(home / f"merged-{seed}", form=FORM)
     return json.loads(noted.read_text()) | {
+        "merged": SCALES[0],
         "facts": recall(engine, facts, seed),
         "drift_nats": evaluate.drift(engine, anchors.held_out),
         "general": compared(before, general_of(engine, data)),
@@ -95,7 +98,7 @@ def one_seed(
 
 
 def trained(home: Path, base: Path, facts: Any, seed: int, anchors: replay.Anchors) -> dict[str, Any]:
-    """Train and merge with one seed; what is noted of the training."""
+    """Train with one seed; what is noted of the training."""
     made = examples(facts, seed)
     started = time.monotonic()
     shutil.rmtree(home / f"adapter-{seed}", ignore_errors=True)
@@ -111,7 +114,6 @@ def trained(home: Path, base: Path, facts: Any, seed: int, anchors: replay.Ancho
         progress=say,
     )
     minutes = (time.monotonic() - started) / 60
-    merge.merge(base, home / f"adapter-{seed}", home / f"merged-{seed}")
     return {
         "loss": done.loss,
         "steps": done.steps,
@@ -270,7 +272,7 @@ def headline(told: dict[str, Any]) -> list[str]:
             for g in (r["general"][name] for r in runs)
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name in ("drift_nats", "steps", "training_minutes"):
+    for name in ("merged", "drift_nats", "steps", "training_minutes"):
         lines.append(f"| {name} | " + " | ".join(f"{r[name]:.4g}" for r in runs) + " |")
     return lines
 

@@ -41,6 +41,8 @@ def main() -> None:
     given.add_argument("--facts", type=int, default=12)
     given.add_argument("--nights", type=int, default=5)
     given.add_argument("--seed", type=int, default=7)
+    given.add_argument("--warm-rate", type=float, default=Recipe.rate, help="peak rate of warm nights after the first")
+    given.add_argument("--name", default="", help="note the run under this name instead of the policy's")
     given.add_argument("--policies", nargs="+", default=POLICIES)
     given.add_argument("--home", type=Path, default=Path("data/bench"))
     asked = given.parse_args()
@@ -49,11 +51,13 @@ def main() -> None:
     facts = company.facts()[: asked.facts * asked.nights]
     groups = [facts[i :: asked.nights] for i in range(asked.nights)]
     for policy in asked.policies:
-        run = nights_of(policy, home, base, groups, asked.seed)
-        keep({"nights": {policy: run}})
+        run = nights_of(policy, home, base, groups, asked.seed, asked.warm_rate)
+        keep({"nights": {asked.name or policy: run}})
 
 
-def nights_of(policy: str, home: Path, base: Path, groups: Sequence[Sequence[Any]], seed: int) -> dict[str, Any]:
+def nights_of(
+    policy: str, home: Path, base: Path, groups: Sequence[Sequence[Any]], seed: int, warm_rate: float
+) -> dict[str, Any]:
     """All nights of one policy."""
     anchors = replay.anchors(base, home / "cache", say)
     before = Before(base, None)
@@ -61,7 +65,9 @@ def nights_of(policy: str, home: Path, base: Path, groups: Sequence[Sequence[Any
     told |= {"minutes": [], "battery_base": sum(evaluate.general(LocalGenerator(base, form=FORM)).values())}
     for number, new in enumerate(groups):
         started = time.monotonic()
-        merged, adapter = one_night(policy, home / f"{policy}-{number}", before, groups[: number + 1], anchors, seed)
+        rate = warm_rate if policy == "warm" and number else Recipe.rate
+        folder = home / f"{policy}-{rate:g}-{number}"
+        merged, adapter = one_night(policy, folder, before, groups[: number + 1], anchors, seed, rate)
         told["minutes"].append(round((time.monotonic() - started) / 60, 2))
         engine = LocalGenerator(merged, form=FORM)
         told["R"].append([recalled(engine, group) for group in groups[: number + 1]])
@@ -76,7 +82,13 @@ def nights_of(policy: str, home: Path, base: Path, groups: Sequence[Sequence[Any
 
 
 def one_night(
-    policy: str, folder: Path, before: Before, groups: Sequence[Sequence[Any]], anchors: replay.Anchors, seed: int
+    policy: str,
+    folder: Path,
+    before: Before,
+    groups: Sequence[Sequence[Any]],
+    anchors: replay.Anchors,
+    seed: int,
+    rate: float,
 ) -> tuple[Path, Path]:
     """Train and merge one night; returns the merged folder and the adapter."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +100,7 @@ def one_night(
         before.base,
         rows,
         anchors.trained,
-        Recipe(epochs=epochs_for(len(learnt), len(rows)), seed=seed),
+        Recipe(epochs=epochs_for(len(learnt), len(rows)), rate=rate, seed=seed),
         known=examples(old, seed, others=new) if policy == "warm" else (),
         held_out=held_out(learnt, seed),
         watched=anchors.held_out,
