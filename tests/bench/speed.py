@@ -32,7 +32,7 @@ from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
-from storage import company, corrections, environment, settings
+from storage import company, corrections, environment, registry, settings
 from storage.database import Database
 from storage.domain import Answer, Memory
 from tests import llama_server
@@ -82,8 +82,8 @@ def open_shop(home: Path, embedder: Embedder) -> Shop:
     if index.try_open():
         index.drain()
     heads = dict.fromkeys(("same", "memorised", "quoted", "generated"), SURE)
-    memories = {number: Memory("base", number, True, {}) for number, _, _ in taught}
-    model = Model("base", engine, Confidence(heads), memories)
+    memories = {number: Memory(registry.BASE, number, True, {}) for number, _, _ in taught}
+    model = Model(registry.BASE, engine, Confidence(heads), memories)
     tools = Tools(embedder, TaughtQuestions(database, embedder), Retriever(database, embedder, index), model, TOKENS)
     asked = tuple(row.question for row in company.golden() if row.keys)
     return Shop(database, tools, index, engine, tuple((q, a) for _, q, a in taught), asked)
@@ -186,6 +186,7 @@ def same_text(folder: Path, forms: Sequence[str], count: int) -> "Iterator[Figur
 def crowd(shop: Shop) -> Iterator[tuple[str, list[float], list[float]]]:
     """(kind, how many times the answers a second of one at a time, worst wait over the median one), per burst."""
     values = settings.load({}, overrides={"HOME": str(shop.database.home), "ANSWER_DEADLINE": 0.0})
+    desk.ensure_base(shop.database, values)
     opened, desk.open_tools = desk.open_tools, lambda *_, **__: (shop.tools, shop.index)  # type: ignore[assignment]
     bot = Desk(shop.database, values)
     try:
