@@ -37,8 +37,8 @@ run: setup ## Connect the bot to Slack (needs SLACK_BOT_TOKEN and SLACK_APP_TOKE
 nightly: setup ## Train on the approved corrections now, as cron does by night
 	$(NIGHTSHIFT) nightly
 
-bench-learning: setup ## Measure learning and forgetting: 60 facts, three seeds (an hour or more on 2 cores)
-	$(PYTHON_IN_VENV) tests/bench/learning.py
+bench-learning: setup ## Measure learning and forgetting: three seeds, five nights, speed, growth (two hours on 2 cores)
+	for part in learning nights frontier training_speed growth; do $(PYTHON_IN_VENV) -m tests.bench.$$part || exit 1; done
 
 bench-answer: setup ## Measure finding, quoting and exact copying (some minutes; run it alone)
 	$(PYTHON_IN_VENV) -m tests.bench.answer
