@@ -127,6 +127,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
             publish_candidate(night, snapshot, candidate, embedder)
     except ConflictError as error:  # a row was withdrawn while it was trained
         return keep_champion(night, candidate, str(error))
+    publish.sweep(night.database)  # what was withdrawn leaves the disk with the version that knew it
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
 
 

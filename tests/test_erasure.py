@@ -15,8 +15,8 @@ from storage.domain import Answer, Memory, ModelVersion, Route, Source, Status, 
 from storage.errors import OutOfSpaceError, UserError
 
 HERS = (
-    "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers", "Zebra teaching question that goes on",
-    "Zebra teaching answer", "Zebra source", "zebra another way to ask", "Zebra document",
+    "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers",
+    "Zebra teaching question that goes on", "Zebra teaching answer", "Zebra source", "zebra another way to ask", "Zebra document",
 )  # fmt: skip
 HIS = "Giraffe question of his"
 

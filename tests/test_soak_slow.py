@@ -38,6 +38,7 @@ def test_a_table_names_every_miss() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to read the memory of the bot")
 def test_a_minute_with_cut_sockets_and_two_swaps_loses_no_answer(home: Path) -> None:
     told = soak.run(home, minutes=1.0)
