@@ -16,7 +16,8 @@ from storage.errors import OutOfSpaceError, UserError
 
 HERS = (
     "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers",
-    "Zebra teaching question that goes on", "Zebra teaching answer", "Zebra source", "zebra another way to ask", "Zebra document",
+    "Zebra teaching question that goes on", "Zebra teaching answer", "Zebra source",
+    "zebra another way to ask", "Zebra document",
 )  # fmt: skip
 HIS = "Giraffe question of his"
 
