@@ -150,9 +150,9 @@ class LocalGenerator:
         return watch(self._text(tokens))
 
     def _write(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
-        """The texts of the chats of one pass."""
-        if len(requests) == 1:
-            return [self._alone(requests[0])]
+        """The texts of the chats of one pass; one by one where that is exact and a batch would be written again."""
+        if len(requests) == 1 or not self.doubt_alone:
+            return [self._alone(request) for request in requests]
         prompts = [self.prompt_ids(r.messages) for r in requests]
         watches = [None if r.watch is None else partial(self._tell, r.watch) for r in requests]
         limits = [r.max_tokens for r in requests]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bot import desk
-from learning import admission, calibrate, dataset, labels, publish, rewording
+from learning import admission, calibrate, dataset, labels, publish, rewording, serving_form
 from learning import candidate as candidates
 from learning import report as reports
 from learning.dataset import Snapshot
@@ -132,7 +132,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
 
 
 def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> None:
-    """Store the new wordings, seal both folders, fit the confidence and switch the champion."""
+    """Store the new wordings, choose the serving form, seal, fit the confidence and switch the champion."""
     for fact in snapshot.facts:
         dataset.keep_wordings(night.database, fact)
     before = registry.memories(night.database, registry.champion(night.database))
@@ -141,7 +141,12 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
         for p in candidate.proofs
     )
     learnt = {m.correction_id for m in memories if m.memorised}
-    canaries = [{"question": f.question, "answer": f.answer} for f in snapshot.facts if f.correction_id in learnt]
+    held = [(f.question, f.answer) for f in snapshot.facts if f.correction_id in learnt]
+    canaries = [{"question": question, "answer": answer} for question, answer in held]
+    longest = night.settings.integer("MAX_ANSWER_TOKENS")
+    form = serving_form.choose(
+        candidate.folder, held, setting=night.settings.text("SERVING_FORM"), max_tokens=longest
+    ).as_json()
     folder, digest = publish.seal(
         candidate.folder,
         candidate.version,
@@ -150,6 +155,8 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
             "audit": audit.head(night.database).as_json(),
             "snapshot": snapshot.sha256,
             "trained": [f.correction_id for f in snapshot.facts],
+            "serving_form": form["form"],
+            "forms": form["table"],
             **candidate.about,
         },
     )

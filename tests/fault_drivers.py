@@ -245,7 +245,7 @@ def stand_ins() -> Any:
     """`learning.nightly` with everything that computes weights replaced by what writes a few bytes."""
     import time
 
-    from learning import candidate, evaluate, merge, nightly, replay, retained, train
+    from learning import candidate, evaluate, merge, nightly, replay, retained, serving_form, train
 
     def trained(base: Path, examples: Any, *_: object, out: Path, **__: object) -> Any:
         time.sleep(SECONDS_OF_A_STAGE)
@@ -273,6 +273,7 @@ def stand_ins() -> Any:
     evaluate.facts = facts
     retained.of_base = lambda *_, **__: None
     retained.values = lambda *_, **__: {"general_battery": 1.0, "general_drift": 0.0}
+    serving_form.choose = lambda *_, **__: serving_form.Choice("bfloat16", ())
     nightly.confidence_for = lambda *_, **__: {"heads": {}}
     return nightly
 

@@ -199,9 +199,9 @@ def test_a_refused_champion_gives_way_for_good(home: Path, database: Database) -
 @pytest.fixture(autouse=True)
 def weights_of_a_few_bytes(request: pytest.FixtureRequest) -> Any:
     """Give the modules of the night back as they were: the stand-ins replace what computes weights."""
-    from learning import candidate, evaluate, merge, nightly, replay, retained, train
+    from learning import candidate, evaluate, merge, nightly, replay, retained, serving_form, train
 
-    modules = (nightly, candidate, replay, train, merge, evaluate, retained)
+    modules = (nightly, candidate, replay, train, merge, evaluate, retained, serving_form)
     kept = [(module, dict(vars(module))) for module in modules]
     yield
     for module, names in kept:
