@@ -171,7 +171,7 @@ def settings_for(ws: Workspace, **more: str) -> Settings:
 
 
 async def forgotten(bot: SlackBot) -> bool:
-    """Whether finished questions leave the list of those in hand: a turn of the loop after they end, later under load."""
+    """Whether finished questions leave the list of those in hand: one turn of the loop after they end."""
     assert bot._parts is not None
     for _ in range(100):
         if not any(task.done() for task in bot._parts.answering.values()):

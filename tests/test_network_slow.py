@@ -82,6 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("network") / "home"
 
 
+@pytest.mark.faults
 def test_ingest_ask_and_doctor_reach_for_nothing(home: Path, tmp_path: Path) -> None:
     page = company.pages() / "leave.md"
     for arguments in (("ingest", page), ("ask", "How many days of leave do I have?"), ("doctor",)):
