@@ -256,7 +256,7 @@ def open_tools(database: Database, settings: Settings, *, serving: bool) -> tupl
     embedder = Embedder(settings.text("EMBEDDER"))
     index = VectorIndex(database.home, database)
     index.try_open(background=serving)
-    if serving and index.crashed:  # then it was not the model on trial that ended the bot
+    if serving and index.died_searching:  # then it was not the model on trial that ended the bot
         trust.end_trial(database, registry.champion(database), proved=False)
     tools = Tools(
         embedder=embedder,

@@ -14,6 +14,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 MARK, COUNT = "busy", "crashes"
+SEARCHING, KEEPING = "search", "upkeep"
+"""What the mark says of the call: a search is all that an answering process does; upkeep runs beside other work."""
 MOST = 3
 """Deaths in a row after which the index is not opened any more: it is not the files that are at fault then."""
 
@@ -22,15 +24,20 @@ class Crashes:
     """The mark and the count of one index folder. A disk that takes neither costs no search."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is read before `look_back`; `before` is whether the last owner died, `count` how many in a row."""
+        """Nothing is read before `look_back`.
+
+        `before` is whether the last owner died inside, `searching` whether in a search, `count` how many in a row.
+        """
         self._mark, self._count = folder / MARK, folder / COUNT
         self._guard = threading.Lock()
         self._inside = 0
-        self.before, self.count = False, 0
+        self.before, self.searching, self.count = False, False, 0
 
     def look_back(self) -> None:
         """Read what the owner before left, and count it."""
         self.before = self._mark.exists()
+        with suppress(OSError):
+            self.searching = self._mark.read_text(encoding="ascii", errors="replace") == SEARCHING
         self.count = count_of(self._count) + self.before
         if self.before:
             log.error("the process before died while the vector index was in use (%s in a row)", self.count)
@@ -48,13 +55,13 @@ class Crashes:
             self._keep()
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Set the mark for as long as some thread is inside."""
+    def inside(self, doing: str = KEEPING) -> Iterator[None]:
+        """Set the mark for as long as some thread is inside; it says what the first of them does."""
         with self._guard:
             self._inside += 1
             if self._inside == 1:
                 with suppress(OSError):
-                    self._mark.touch()
+                    self._mark.write_text(doing, encoding="ascii")
         try:
             yield
         finally:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from retrieval import probe
-from retrieval.crashes import Crashes
+from retrieval.crashes import SEARCHING, Crashes
 from retrieval.probe import Health
 from storage import documents
 from storage.database import Database, file_lock
@@ -83,6 +83,11 @@ class VectorIndex:
         return self._crashes.before
 
     @property
+    def died_searching(self) -> bool:
+        """Whether it died in a search, when nothing else of the process was at work; upkeep runs beside other work."""
+        return self._crashes.searching
+
+    @property
     def owned(self) -> bool:
         """Whether this object holds the index, so that `drain` is its duty."""
         return self._owner is not None
@@ -132,7 +137,7 @@ class VectorIndex:
         with self._guard:
             try:
                 if self._rows is not None and self._knows_all():
-                    with self._crashes.inside():
+                    with self._crashes.inside(SEARCHING):
                         return self._nearest(vector, k, scopes)
             except Exception:  # as in `drain`; none may cost an answer
                 log.exception("The vector index failed; searching exactly until the next drain rebuilds it")

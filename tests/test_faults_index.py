@@ -425,6 +425,7 @@ def test_a_segmentation_fault_in_a_search_is_noticed_at_the_next_start(
     dies_in_a_query(home)
     index = opened(home)
     assert index.crashed
+    assert index.died_searching
     seconds = until_rebuilt(index, folder, current.name, ask(index, fault_drivers.vectors(5, seed=77)[2]))
     if size == "large":
         fault_drivers.record("index, SIGSEGV in a live search", rebuilt_seconds=round(seconds, 1))
@@ -433,6 +434,7 @@ def test_a_segmentation_fault_in_a_search_is_noticed_at_the_next_start(
     again = opened(home)
     wait_until(lambda: again.check().ok)
     assert not again.crashed
+    assert not again.died_searching
 
 
 @pytest.mark.faults
