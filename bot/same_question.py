@@ -24,7 +24,7 @@ Vectors = NDArray[np.float32]
 UNMET = 0.3
 """Likeness of two different words where there are no vectors to compare them by."""
 REMEMBERED = 5_000
-"""Texts whose word vectors are kept: 6 KB a word, about 60 KB a question."""
+"""Taught texts whose word vectors are kept: 6 KB a word, about 60 KB a question."""
 LONGEST = 40
 """Words read of a text; nobody asks more in one question, and a pasted log would take seconds."""
 SLIP = 0.8
@@ -90,17 +90,20 @@ class Comparer:
 
     def __call__(self, asked: str, taught: Sequence[str]) -> Mapping[str, float]:
         """The features of a question beside the taught one, given first, and its other wordings."""
-        closest = closest_to(asked, taught)
-        return features(self._read(asked), self._read(closest))
+        return features(self._read(asked), self._remembered(closest_to(asked, taught)))
 
-    def _read(self, text: str) -> Words:
+    def _remembered(self, text: str) -> Words:
+        """What was taught is read again and again, what is asked hardly ever: only the former is kept."""
         if text in self._known:
             self._known.move_to_end(text)
         else:
-            self._known[text] = with_vectors(text, self._encoder.tokens(text.casefold()))
+            self._known[text] = self._read(text)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[text]
+
+    def _read(self, text: str) -> Words:
+        return with_vectors(text, self._encoder.tokens(text.casefold()))
 
 
 def compare(asked: str, taught: Sequence[str]) -> Mapping[str, float]:
