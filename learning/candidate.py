@@ -16,7 +16,7 @@ from typing import Any
 
 from bot import base_model, prompt
 from bot.generator import LocalGenerator
-from learning import calibrate, evaluate, gates, merge, publish, replay, retained, train
+from learning import evaluate, gates, merge, paired, publish, replay, retained, train
 from learning.dataset import Snapshot
 from learning.recipe import Recipe, epochs_for
 from learning.stages import Night
@@ -65,7 +65,7 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     with night.stage("train"):
         chosen = recipe(night.settings, snapshot)
         fresh = rebuild or snapshot.withdrawn or not goes_on_from(champion, chosen, base)
-        adapter = adapter_for(night, snapshot, base, anchors, None if fresh else champion)
+        adapter = adapter_for(night, snapshot, base, anchors, chosen, None if fresh else champion)
     tried = []
     for scale in SCALES:
         tried.append(measured(night, snapshot, embedder, anchors, base, adapter, scale))
@@ -113,10 +113,9 @@ def measured(
 
 
 def adapter_for(
-    night: Night, snapshot: Snapshot, base: Path, anchors: replay.Anchors, warm: ModelVersion | None
+    night: Night, snapshot: Snapshot, base: Path, anchors: replay.Anchors, chosen: Recipe, warm: ModelVersion | None
 ) -> Adapter:
     """The adapter of this snapshot: trained and sealed now, or left whole by a night that was cut short."""
-    chosen = recipe(night.settings, snapshot)
     purpose = {
         "snapshot": snapshot.sha256,
         "recipe": asdict(chosen),
@@ -174,7 +173,7 @@ def fact_values(
     memorised = {p.correction_id for p in proofs if p.memorised}
     asked = sum(p.near_misses_asked for p in proofs)
     bluffed = sum(p.near_misses_bluffed for p in proofs)
-    values = {"near_misses": calibrate.at_least(bluffed, asked, 0.95)} if asked else {}
+    values = {"near_misses": paired.least_share(bluffed, asked)} if asked else {}
     if new:
         values["new_facts"] = len(memorised & new) / len(new)
     known = {i: m for i, m in registry.memories(night.database, champion.version).items() if i not in new}

@@ -32,22 +32,22 @@ class Reader(Encoder, TokenEncoder, Protocol):
 def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: str) -> list[Row]:
     """All rows of this company, new ones stored first, each as it would be decided tonight."""
     known = {(r["fact"], r["asked"]) for r in nights.calibration(database)}
-    compare = Comparer(embedder)
-    made = [*from_tests(database, snapshot, embedder, compare), *from_votes(database)]
+    taught = TaughtQuestions(database, embedder, Comparer(embedder))
+    made = [*from_tests(snapshot, embedder, taught), *from_votes(database)]
     fresh = {(r["fact"], r["asked"]): r | {"version": version} for r in made}
     nights.add_calibration(database, [row for key, row in fresh.items() if key not in known])
-    return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], compare))
+    return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], taught))
 
 
 def described_anew(
-    database: Database, embedder: Encoder, rows: Iterable[Row], compare: Comparer | None = None
+    database: Database, embedder: Encoder, rows: Iterable[Row], taught: TaughtQuestions | None = None
 ) -> Iterator[Row]:
     """Rows of the head `same` with the features that the serving searches give them now.
 
     Those of a correction that is not taught any more are left out. One whose question has become a wording of its
     correction keeps what was noted when it was asked: found in itself, it would look surer than any stranger's.
     """
-    taught = TaughtQuestions(database, embedder, compare)
+    taught = taught or TaughtQuestions(database, embedder)
     approved = {f"correction-{c.id}": c.id for c in corrections.in_status(database, Status.APPROVED)}
     own = {name: {w.text for w in corrections.wordings(database, number)} for name, number in approved.items()}
     for row in rows:
@@ -61,11 +61,8 @@ def described_anew(
             yield row | anew
 
 
-def from_tests(
-    database: Database, snapshot: Snapshot, embedder: Encoder, compare: Comparer | None = None
-) -> Iterator[Row]:
+def from_tests(snapshot: Snapshot, embedder: Encoder, taught: TaughtQuestions) -> Iterator[Row]:
     """One row for every held-out wording, near-miss and swap of the snapshot, and for every question left out."""
-    taught = TaughtQuestions(database, embedder, compare)
     asked_tonight = in_turn(snapshot.facts)
     for fact in (f for f in snapshot.facts if f.correction_id in asked_tonight):
         others = [f.question for f in snapshot.facts if f is not fact]

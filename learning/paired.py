@@ -6,7 +6,9 @@ Pure functions on lists of results, in the order of the items. They know nothing
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, exp, lgamma, log
+from math import comb
+
+from learning.calibrate import at_least
 
 LEVEL = 0.95
 
@@ -49,36 +51,9 @@ def discordant(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int]
     return sum(b and not a for b, a in pairs), sum(a and not b for b, a in pairs)
 
 
-def least_share(right: int, asked: int, level: float = LEVEL) -> float:
-    """The lower end of the exact one-sided interval for a share (Clopper and Pearson, 1934), by bisection."""
-    low, high = 0.0, right / asked if asked else 0.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if tail(right, asked, middle) > 1 - level else (middle, high)
-    return low
-
-
-def tail(least: int, asked: int, share: float) -> float:
-    """The probability of at least so many successes of `asked` when each has probability `share`."""
-    if least <= 0:
-        return 1.0
-    if share <= 0:
-        return 0.0
-    whole = lgamma(asked + 1)
-    terms = (
-        whole - lgamma(k + 1) - lgamma(asked - k + 1) + k * log(share) + (asked - k) * log(1 - share)
-        for k in range(least, asked + 1)
-        if share < 1
-    )
-    return sum(map(exp, terms)) if share < 1 else 1.0
-
-
-def drop(
-    before: Sequence[float], after: Sequence[float], *, resamples: int = 2000, seed: int = 7
-) -> tuple[float, float]:
-    """The mean drop (before - after), and the upper end of its one-sided 95 % interval by paired bootstrap."""
-    found = dropped(before, after, resamples=resamples, seed=seed)
-    return found.mean, found.at_most
+def least_share(right: int, asked: int) -> float:
+    """The lower end of the exact one-sided 95 % interval for a share (Clopper and Pearson, 1934)."""
+    return at_least(right, asked, LEVEL)
 
 
 def dropped(before: Sequence[float], after: Sequence[float], *, resamples: int = 2000, seed: int = 7) -> Drop:

@@ -71,10 +71,9 @@ class Upper(nn.Module):
     def lessons(self, rows: Sequence[Tokens], anchors: Sequence[Anchor], held_out: Sequence[Tokens]) -> None:
         """Take what is to be learnt, kept and looked at; the lower layers see every sequence here and never again."""
         self.rows, self.held_out = self.prepare(rows), self.prepare(held_out)
-        answers = [(list(a.prompt_ids), list(a.answer_ids)) for a in anchors]
         self.anchors = [
             Row(r.ids, r.hidden, r.answer_at, r.answer, a.top_ids, a.top_logprobs)
-            for r, a in zip(self.prepare(answers), anchors, strict=True)
+            for r, a in zip(rows_of(anchors, self), anchors, strict=True)
         ]
         self.row_loss = torch.full((len(rows),), float("inf"))
 
@@ -109,7 +108,7 @@ class Upper(nn.Module):
         """The loss of a planned training step, or of some wordings held out of training."""
         if held is not None:
             rows = [self.held_out[i] for i in held.tolist()]
-            return {"loss": self.fact_losses(rows, []).mean()}
+            return {"loss": self.losses(rows, [])[0].mean()}
         if step is None or self.plan is None:
             raise ValueError("a step and a plan are needed")
         chosen, replayed = self.plan.step(int(step), self.row_loss.tolist())
@@ -133,10 +132,6 @@ class Upper(nn.Module):
         if not anchors:
             return losses, torch.zeros((), device=self.device)
         return losses, divergence(self.head(at_anchors).float(), *self.teachers(anchors))
-
-    def fact_losses(self, rows: Sequence[Row], anchors: Sequence[Row]) -> Tensor:
-        """Cross-entropy per answer token of the rows alone."""
-        return self.losses(rows, anchors)[0]
 
     def teachers(self, anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """The base's likeliest tokens and their log-probabilities at every answer token of some anchors."""
@@ -204,7 +199,7 @@ def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:
 
 
 def rows_of(anchors: Sequence[Anchor], upper: Upper) -> list[Row]:
-    """Anchors as rows to measure on; their answer is what the base chose."""
+    """Anchors as rows; their answer is what the base chose."""
     return upper.prepare([(list(a.prompt_ids), list(a.answer_ids)) for a in anchors])
 
 
