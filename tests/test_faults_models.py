@@ -461,10 +461,22 @@ def test_a_death_in_the_vector_index_is_not_the_new_models_fault(
     for _ in range(trust.CRASHES):
         trust.begin_trial(database, "v1")
     (database.home / "index").mkdir(exist_ok=True)
-    (database.home / "index" / crashes.MARK).touch()
+    (database.home / "index" / crashes.MARK).write_text(crashes.SEARCHING, encoding="ascii")
     assert opened().version == "v1"
     assert trust.trials(database, "v1") == 1
     assert alerts(database) == []
+
+
+@pytest.mark.slow
+def test_a_death_beside_the_upkeep_of_the_index_is_held_against_the_new_model(
+    database: Database, opened: Callable[[], Desk]
+) -> None:
+    for _ in range(trust.CRASHES):
+        trust.begin_trial(database, "v1")
+    (database.home / "index").mkdir(exist_ok=True)
+    (database.home / "index" / crashes.MARK).write_text(crashes.KEEPING, encoding="ascii")
+    assert opened().version == "base"
+    assert len(alerts(database)) == 1
 
 
 @pytest.mark.slow
