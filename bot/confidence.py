@@ -1,20 +1,21 @@
 """From cheap features to a calibrated probability that an answer is right.
 
-A `Head` is a logistic regression on standardised features with two thresholds; the heads of a model version are
-fitted for its weights by `learning.calibrate` and stored on it, and the file beside this module holds the heads
-that the base model starts with. Nothing here decides from a raw number: the pipeline asks `Head.probability`.
+A `Head` is a logistic regression on standardised features, a small forest beside it, and two thresholds; the heads of
+a model version are fitted for its weights by `learning.calibrate` and stored on it, and the file beside this module
+holds the heads that the base model starts with. Nothing here decides from a raw number: the pipeline asks
+`Head.probability`.
 """
 
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from bot.generation import Generation
-from bot.same_question import compare, in_keywords
+from bot.same_question import compare
 from bot.words import STOP as STOP
 from bot.words import codes as codes
 from bot.words import content as content
@@ -56,12 +57,18 @@ class Isotonic:
 
 
 Calibration = Platt | Isotonic
+Tree = float | tuple[int, float, "Tree", "Tree"]
+"""A decision tree: a probability, or (place of a feature, threshold, the branch up to it, the branch above it)."""
+SUREST = 0.99
+"""What a forest that is of one mind counts as; a share of 1 has no log-odds."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted classifier: probability = calibration(intercept + sum(weight * (x - mean) / scale)).
+    """A fitted classifier: probability = calibration(log-odds), from a logistic regression and a forest of trees.
 
+    Without trees the log-odds are intercept + sum(weight * (x - mean) / scale); with trees they are the mean of that
+    and of the log-odds of the trees' mean.
     `direct` is the least probability at which an answer is given as the answer, `related` the least at which it is
     offered as the closest taught one; 1.01 means that no probability is enough.
     """
@@ -74,13 +81,34 @@ class Head:
     direct: float
     related: float
     calibration: Calibration = Platt()
+    forest: tuple[Tree, ...] = ()
+    verifiers: Mapping[str, "Head"] = field(default_factory=dict)
+    """Heads that are asked first; their log-odds are features of this one, under these names."""
 
     def probability(self, features: Mapping[str, float]) -> float:
         """The calibrated probability (0..1) that the answer with these features is right."""
+        return self.calibration(self.log_odds(features))
+
+    def log_odds(self, features: Mapping[str, float]) -> float:
+        """What the classifier says before it is calibrated; a feature that is missing counts as 0."""
+        verified = {name: first.log_odds(features) for name, first in self.verifiers.items()}
+        x = [verified.get(name, features.get(name, 0.0)) for name in self.features]
         z = self.intercept
-        for name, mean, scale, weight in zip(self.features, self.mean, self.scale, self.weight, strict=True):
-            z += weight * (features.get(name, 0.0) - mean) / scale
-        return self.calibration(z)
+        for value, mean, scale, weight in zip(x, self.mean, self.scale, self.weight, strict=True):
+            z += weight * (value - mean) / scale
+        if not self.forest:
+            return z
+        share = sum(leaf(tree, x) for tree in self.forest) / len(self.forest)
+        share = min(SUREST, max(1 - SUREST, share))
+        return (z + math.log(share / (1 - share))) / 2
+
+
+def leaf(tree: Tree, x: Sequence[float]) -> float:
+    """The probability that a tree gives to some features."""
+    while isinstance(tree, tuple):
+        place, threshold, below, above = tree
+        tree = below if x[place] <= threshold else above
+    return tree
 
 
 @dataclass(frozen=True)
@@ -99,8 +127,9 @@ NEVER = Head((), (), (), (), -30.0, 1.01, 1.01)
 
 
 def from_json(stored: Mapping[str, Any]) -> Confidence:
-    """The confidence stored on a ModelVersion."""
-    heads = {name: head_of(told) for name, told in stored["heads"].items()}
+    """The confidence stored on a ModelVersion; a head that is the name of another one is that one."""
+    told = stored["heads"]
+    heads = {name: head_of(told[head] if isinstance(head, str) else head) for name, head in told.items()}
     return Confidence(heads, str(stored.get("reading", "quoted")))
 
 
@@ -112,10 +141,20 @@ def head_of(told: Mapping[str, Any]) -> Head:
         scale=tuple(told["scale"]),
         weight=tuple(told["weight"]),
         intercept=told["intercept"],
-        direct=told["direct"],
-        related=told["related"],
+        direct=told.get("direct", NEVER.direct),
+        related=told.get("related", NEVER.related),
         calibration=calibration_of(told.get("calibration")),
+        forest=tuple(map(tree_of, told.get("forest", ()))),
+        verifiers={name: head_of(first) for name, first in told.get("verifier", {}).items()},
     )
+
+
+def tree_of(told: Any) -> Tree:
+    """One stored tree: a number, or [place, threshold, below, above]."""
+    if isinstance(told, list):
+        place, threshold, below, above = told
+        return place, threshold, tree_of(below), tree_of(above)
+    return float(told)
 
 
 def calibration_of(told: Mapping[str, Any] | None) -> Calibration:
@@ -140,11 +179,13 @@ def pair_features(asked: str, match: Match) -> Features:
     told = known | set(content(match.answer))
     compared = match.compared or compare(asked, (match.question, *match.wordings))
     return dict(compared) | {
-        "keywords": float(in_keywords(asked)),
         "cosine": match.cosine,
         "gap": match.gap,
         "taught_cosine": match.taught_cosine,
+        "nearness": match.nearness,
         "lead": match.lead,
+        "word_lead": match.word_lead,
+        "unseen": match.unseen,
         "exact": float(plain(asked) in {plain(w) for w in (match.question, *match.wordings)}),
         "unknown_words": share_outside(asked_words, told),
         "new_words": share_outside(asked_words, known),

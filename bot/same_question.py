@@ -30,11 +30,6 @@ LONGEST = 40
 SLIP = 0.8
 """Share of letters in common from which on two longer words are one word with a slip of the fingers."""
 LEAST_LETTERS = 5
-ASKING = re.compile(
-    r"\b(?:who|whose|whom|when|where|why|how|which|what|whats|until|deadline|reason|limit|max|minimum|price|cost|"
-    r"procedure|process|steps|allowed|permitted|ok|interval)\b|^(?:can|may|is|are|do|does|am|must|should)\b",
-    re.IGNORECASE,
-)
 COUNTED = (
     ("one", "first"), ("two", "second"), ("three", "third"), ("four", "fourth"), ("five", "fifth"), ("six", "sixth"),
     ("seven", "seventh"), ("eight", "eighth"), ("nine", "ninth"), ("ten", "tenth"), ("eleven", "eleventh"),
@@ -138,7 +133,6 @@ def features(asked: Words, taught: Words) -> dict[str, float]:
     partners = middle[:, taught.carrying].max(axis=0)
     return {
         "frame": frame,
-        "frame_squared": frame * frame,
         "swapped": frame * swapped,
         "dropped": frame * dropped,
         "met": float(last[asked.carrying].max(axis=1).mean()),
@@ -219,8 +213,3 @@ def unit(rows: Vectors) -> Vectors:
     mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1:], dtype=np.float32)
     direction: Vectors = mean / max(float(np.linalg.norm(mean)), 1e-9)
     return direction
-
-
-def in_keywords(text: str) -> bool:
-    """Whether a question is put in keywords, with nothing in it that asks."""
-    return not ASKING.search(text)

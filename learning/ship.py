@@ -1,7 +1,8 @@
 """Make the confidence that ships: `python -m learning.ship` (make base-confidence).
 
-Teaches the demo company's facts to an empty home without any training, asks every wording, near-miss and unknown
-question through the real searches, labels each row by what was right, and writes the two files that ship:
+Teaches the demo company's facts, and those of other trades, to an empty home without any training, asks every wording,
+near-miss and unknown question through the real searches, labels each row by what was right, and writes the two files
+that ship:
 `learning/calibration_rows.jsonl` and `bot/base_confidence.json`. It knows nothing of model weights.
 """
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 SEED = 7
 REASKS = 4
 UNKNOWN = 120
+DIGITS = 5
 
 
 def main() -> None:
@@ -40,24 +42,27 @@ def main() -> None:
         database = Database(Path(home))
         embedder = Embedder(values.text("EMBEDDER"))
         rows = [*same_rows(database, embedder), *quoted_rows(database, embedder)]
+    with tempfile.TemporaryDirectory() as home:
+        rows += trade_rows(Database(Path(home)), embedder)
     room = Path(__file__).parent
-    (room / "calibration_rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (room / "calibration_rows.jsonl").write_text("".join(json.dumps(r | shortened(r)) + "\n" for r in rows))
     targets = {name.lower(): values.number(name) for name in ("TARGET_WRONG", "TARGET_WRONG_DOCUMENTS")}
-    fitted = calibrate.fit(rows, **targets)
-    (room.parent / "bot" / "base_confidence.json").write_text(json.dumps(fitted, indent=1) + "\n")
-    for name, head in fitted["heads"].items():
+    fitted = calibrate.fit(calibrate.shipped_rows(), **targets)
+    (room.parent / "bot" / "base_confidence.json").write_text(json.dumps(fitted) + "\n")
+    for name in calibrate.HEADS:
+        head = fitted["heads"][name]
         log.info("%s: direct from %.3f, related from %.3f", name, head["direct"], head["related"])
+
+
+def shortened(row: Row) -> Row:
+    """The features with five digits behind the point, which is all that is told apart by them."""
+    return {"features": {name: round(value, DIGITS) for name, value in row["features"].items()}}
 
 
 def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
     """Is the asked question the taught one? One row for every wording, re-ask, near-miss and unknown question."""
     facts = company.facts()
-    ids = {}
-    for fact in facts:
-        row = corrections.propose(database, question=fact.question, answer=fact.answer, author="author")
-        corrections.approve(database, row.id, "reviewer")
-        corrections.add_wordings(database, row.id, wordings.generate(fact.question, 8, SEED), "generated")
-        ids[fact.id] = row.id
+    ids = {fact.id: teach(database, fact.question, fact.answer) for fact in facts}
     taught = TaughtQuestions(database, embedder, Comparer(embedder))
     for fact in facts:
         asked = [(w, "reask", ids[fact.id]) for w in wordings.generate(fact.question, 8 + REASKS, SEED + 1)[-REASKS:]]
@@ -68,6 +73,32 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
             yield same_row(taught, embedder, text, kind, right, fact.id)
     for text in [*replay.general_prompts()[-UNKNOWN:], *company.near_topic()]:
         yield same_row(taught, embedder, text, "unknown", 0, text)
+
+
+def trade_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
+    """The same of other trades: wordings and near-misses, in a home where only their facts are taught."""
+    facts = trades()
+    ids = {fact["id"]: teach(database, fact["question"], fact["answer"]) for fact in facts}
+    taught = TaughtQuestions(database, embedder, Comparer(embedder))
+    for fact in facts:
+        for text in fact["wordings"]:
+            yield same_row(taught, embedder, text, "trade_wording", ids[fact["id"]], fact["id"])
+        for text in fact["near_miss"]:
+            yield same_row(taught, embedder, text, "trade_near_miss", 0, fact["id"])
+
+
+def trades() -> list[dict[str, Any]]:
+    """Facts of hospitals, breweries and building sites: id, question, answer, wordings, near_miss."""
+    text = (Path(__file__).parent / "trades.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def teach(database: Database, question: str, answer: str) -> int:
+    """Approve a correction, with the wordings that a night would add; returns its id."""
+    row = corrections.propose(database, question=question, answer=answer, author="author")
+    corrections.approve(database, row.id, "reviewer")
+    corrections.add_wordings(database, row.id, wordings.generate(question, 8, SEED), "generated")
+    return row.id
 
 
 def same_row(taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int, fact: str) -> Row:

@@ -44,6 +44,10 @@ class Vocabulary:
         total = sum(weights.values())
         return sum(weight for word, weight in weights.items() if word in self.words[key]) / total if total else 0.0
 
+    def unseen(self, asked: frozenset[str]) -> float:
+        """The share (0..1) of the asked words that no correction has."""
+        return sum(word not in self.rarity for word in asked) / len(asked) if asked else 0.0
+
     def nearness(self, asked: "AskedWords", key: int, wording: float, answer: float) -> float:
         """The sum that ranks a correction; `wording` and `answer` are cosines."""
         named = len(asked.codes & self.codes[key]) / len(asked.codes) if asked.codes else 0.0

@@ -34,9 +34,10 @@ class Encoder(Protocol):
 class Match:
     """The nearest taught question.
 
-    `gap` is the cosine distance to the best wording of any other correction, `lead` the distance in nearness to the
-    next correction, `answer_cosine` the similarity of what was asked to the stored answer, `compared` what comparing
-    word by word gave, where that is done.
+    `gap` is the cosine distance to the best wording of any other correction; `nearness` the sum that ranks it, `lead`
+    the distance in it to the next correction, and `word_lead` that distance in shared words alone; `unseen` the share
+    of the asked words that nothing taught has; `answer_cosine` the similarity of what was asked to the stored answer;
+    `compared` what comparing word by word gave, where that is done.
     """
 
     correction_id: int
@@ -47,7 +48,10 @@ class Match:
     gap: float
     taught_cosine: float
     wordings: tuple[str, ...] = field(default=())
+    nearness: float = 0.0
     lead: float = 0.0
+    word_lead: float = 0.0
+    unseen: float = 0.0
     answer_cosine: float = 0.0
     compared: Mapping[str, float] = field(default_factory=dict)
 
@@ -79,19 +83,36 @@ class TaughtQuestions:
         best.pop(without or 0, None)
         if not best:
             return None
+        return self._nearest(text, vector, best, None)
+
+    def beside(self, text: str, vector: Vectors, correction_id: int, *, without: Collection[int] = ()) -> Match | None:
+        """The match that one correction would be if it were the nearest of all but `without`; None if it is not taught.
+
+        For measuring what decides, with the finding given.
+        """
+        self._renew()
+        best = {k: told for k, told in self._best_by_correction(vector, (WORKSPACE,)).items() if k not in without}
+        return self._nearest(text, vector, best, correction_id) if correction_id in best else None
+
+    def _nearest(self, text: str, vector: Vectors, best: dict[int, tuple[float, Row]], chosen: int | None) -> Match:
         asked = AskedWords.of(text)
         answers = {key: float(self._answers[row["answer"]] @ vector) for key, (_, row) in best.items()}
         near = {k: self._vocabulary.nearness(asked, k, cosine, answers[k]) for k, (cosine, _) in best.items()}
-        first, *others = sorted(best, key=lambda key: (-near[key], -key))
-        lead = near[first] - max((near[k] for k in others), default=0.0)
-        match = self._match(vector, best, first, lead, answers)
+        words = {key: self._vocabulary.shared(asked.words, key) for key in best}
+        first = chosen or max(best, key=lambda key: (near[key], key))
+        match = replace(
+            self._match(vector, best, first),
+            nearness=near[first],
+            lead=ahead(near, first),
+            word_lead=ahead(words, first),
+            unseen=self._vocabulary.unseen(asked.words),
+            answer_cosine=answers[first],
+        )
         if self.compare is None:
             return match
         return replace(match, compared=self.compare(text, (match.question, *match.wordings)))
 
-    def _match(
-        self, vector: Vectors, best: dict[int, tuple[float, Row]], first: int, lead: float, answers: dict[int, float]
-    ) -> Match:
+    def _match(self, vector: Vectors, best: dict[int, tuple[float, Row]], first: int) -> Match:
         cosine, row = best[first]
         own = [r for r in self._rows if r["correction_id"] == first and r["kind"] != "rejected"]
         taught = next((r["cosine"] for r in self._scored(vector, own) if r["text"] == row["question"]), cosine)
@@ -105,8 +126,6 @@ class TaughtQuestions:
             gap=gap,
             taught_cosine=taught,
             wordings=tuple(r["text"] for r in own),
-            lead=lead,
-            answer_cosine=answers[first],
         )
 
     def _best_by_correction(self, vector: Vectors, scopes: Collection[str]) -> dict[int, tuple[float, Row]]:
@@ -158,3 +177,8 @@ class TaughtQuestions:
         corrections.store_vectors(
             self.database, [(r["id"], v.tobytes()) for r, v in zip(waiting, vectors, strict=True)]
         )
+
+
+def ahead(scores: Mapping[int, float], first: int) -> float:
+    """How far one correction's score lies above the best of the others, or above 0 where there is none."""
+    return scores[first] - max((score for key, score in scores.items() if key != first), default=0.0)

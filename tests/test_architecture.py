@@ -51,7 +51,7 @@ DOORS = {
     "pysqlite3": {"storage/database.py"},
     "scipy": {"learning/calibrate.py"},
     "sentence_transformers": {"retrieval/embedder.py"},
-    "sklearn": {"learning/calibrate.py"},
+    "sklearn": {"learning/calibrate.py", "learning/classifier.py"},
     "slack_bolt": SLACK,
     "slack_sdk": SLACK,
     "sqlite3": {"storage/database.py"},

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import pipeline
-from bot.confidence import Confidence, Head, Isotonic, Platt, calibration_of, head_of
+from bot.confidence import Confidence, Head, Isotonic, Platt, calibration_of, from_json, head_of, leaf, tree_of
 from bot.pipeline import Model, Tools
-from learning import calibrate, labels, reliability, routing
+from learning import calibrate, classifier, labels, reliability, routing
 from learning.reliability import outcomes
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
@@ -79,6 +79,97 @@ def test_an_overconfident_classifier_is_bent_back() -> None:
     right = np.array([1] * 70 + [0] * 30 + [1] * 30 + [0] * 70)
     for curve in (calibrate.platt(scores, right, np.ones(200)), calibrate.isotonic(scores, right, np.ones(200))):
         assert calibrate.calibrated(curve, np.array([4.0, -4.0])) == pytest.approx([0.7, 0.3], abs=0.02)
+
+
+# The classifier
+
+
+def crossed(many: int, *, kinds: tuple[str, str] = ("wording", "near_miss"), seed: int = 5) -> list[Row]:
+    """Rows that are right where two features agree: no sum of the two tells them apart, a tree does."""
+    chance = np.random.default_rng(seed)
+    rows = []
+    for n in range(many):
+        left, other = (bool(b) for b in chance.integers(0, 2, 2))
+        features = dict.fromkeys(NAMES, 0.0) | {NAMES[0]: float(left), NAMES[1]: float(other)}
+        right = left == other
+        rows.append(
+            {"head": "same", "kind": kinds[not right], "fact": f"{kinds[0]}{n // 4}", "correct": int(right),
+             "features": features}
+        )  # fmt: skip
+    return rows
+
+
+def test_trees_see_what_belongs_together_and_a_regression_cannot() -> None:
+    rows = crossed(400)
+    told = classifier.fitted(rows, NAMES, np.ones(len(rows)))
+    right = np.array([bool(r["correct"]) for r in rows])
+    assert (classifier.scores(told, rows)[right] > 0).mean() > 0.95
+    assert (classifier.scores(told, rows)[~right] < 0).mean() > 0.95
+    alone = classifier.scores(told | {"forest": []}, rows)
+    assert np.abs(alone).max() < 1.0
+
+
+def test_a_stored_forest_gives_what_the_library_gives() -> None:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    rows = labelled(300)
+    x = np.array([[r["features"][n] for n in NAMES] for r in rows])
+    y = np.array([r["correct"] for r in rows])
+    told = json.loads(json.dumps(classifier.forest(x, y, np.ones(len(y)))))
+    library = ExtraTreesClassifier(
+        classifier.TREES, max_leaf_nodes=classifier.LEAVES, min_samples_leaf=classifier.LEAST_IN_LEAF,
+        random_state=classifier.SEED,
+    ).fit(x, y)  # fmt: skip
+    trees = [tree_of(tree) for tree in told]
+    ours = [np.mean([leaf(tree, row) for tree in trees]) for row in x.tolist()]
+    assert ours == pytest.approx(library.predict_proba(x)[:, 1].tolist(), abs=0.02)
+
+
+def test_the_same_rows_give_the_same_head() -> None:
+    assert head(labelled(200)) == head(labelled(200))
+
+
+def test_two_heads_that_are_one_are_stored_once() -> None:
+    fitted = calibrate.fit(labelled(200), target_wrong=0.02, target_wrong_documents=0.05)
+    assert fitted["heads"]["memorised"] == "same"
+    read = from_json(json.loads(json.dumps(fitted)))
+    assert read.head("memorised") == read.head("same")
+    assert read.head("same").forest
+
+
+def test_other_trades_teach_the_classifier_and_prove_nothing() -> None:
+    abroad = crossed(400, kinds=("trade_wording", "trade_near_miss"))
+    assert head(abroad)["direct"] == calibrate.NEVER
+    few = labelled(60, noise=0.0)
+    both = head([*few, *abroad])
+    assert both["measured"]["rows"] == len(few)
+    assert both["direct"] == calibrate.NEVER
+    assert both["forest"] != head(few)["forest"]
+    seen = calibrate.held_out([*few, *abroad], "same")
+    assert len(seen) == len(few)
+
+
+def test_rows_of_other_trades_weigh_what_they_are_given_beside_the_traffic() -> None:
+    rows = [*labelled(100), *crossed(50, kinds=("trade_wording", "trade_near_miss"))]
+    weights = calibrate.weights(rows, {**calibrate.TRAFFIC, **calibrate.ABROAD})
+    assert weights[:100].sum() == pytest.approx(100)
+    assert weights[100:].sum() == pytest.approx(100 * sum(calibrate.ABROAD.values()))
+
+
+def test_a_verifier_sees_no_search_and_the_head_is_told_what_it_says() -> None:
+    told = json.loads(json.dumps(calibrate.learnt(crossed(400), "same", calibrate.TRAFFIC)))
+    verifier = told["verifier"]["sameness"]
+    assert not calibrate.FOUND_BY & set(verifier["features"])
+    assert told["features"][-1] == "sameness"
+    read = head_of(told)
+    features = dict.fromkeys(NAMES, 0.0)
+    without = head_of(told | {"verifier": {}})
+    assert read.log_odds(features) == without.log_odds(features | {"sameness": head_of(verifier).log_odds(features)})
+
+
+def test_without_near_misses_there_is_no_verifier() -> None:
+    rows = [r for r in labelled(200) if r["kind"] != "near_miss"]
+    assert "verifier" not in calibrate.learnt(rows, "same", calibrate.TRAFFIC)
 
 
 # Thresholds by risk

@@ -2,21 +2,22 @@
 
     python -m tests.bench.same_question
 
-Four sets, none of which a method was fitted on:
+Four sets; no pair is scored by a head that saw a row of its fact:
 
 * pairs: the 300 adversarial pairs of `storage/company/pairs.jsonl`, as they were written;
 * crossed: the same wordings, put beside their near-misses as if those had been taught. Here sharing few words with
   the taught question says nothing, because both sides of each comparison share equally few;
 * company: the demo company's wordings and near-misses, each scored by a head that saw no row of its fact;
-* trades: 170 facts of other trades, three wordings and four near-misses each (`trades.jsonl`).
+* trades: 170 facts of other trades, three wordings and four near-misses each (`learning/trades.jsonl`), likewise.
 
-It measures the decision alone: what was taught is given. It knows nothing of routes.
+It measures the decision alone: which taught question to compare with is given. It knows nothing of routes.
 """
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from numpy.typing import NDArray
 
 from bot.confidence import Features, pair_features
 from bot.same_question import Comparer
-from learning import calibrate, wordings
+from learning import calibrate, classifier, ship
 from retrieval.embedder import EMBEDDED, Embedder
-from retrieval.taught import UNRELATED, Match
+from retrieval.taught import Match, TaughtQuestions, Vectors
 from storage import company
+from storage.database import Database
+from storage.errors import NotFoundError
 
 HERE = Path(__file__).parent
 SETS = ("pairs", "crossed", "company", "trades")
@@ -38,10 +41,7 @@ FORMER = (
     "negation", "length",
 )  # fmt: skip
 """The features of the head `same` before words were compared."""
-CONTRAST: Mapping[str, float] = {"wording": 0.5, "near_miss": 0.5}
-"""The rows of a verifier that is told that the nearest taught question was found: nothing unknown, no re-asks."""
 FALSE_ACCEPTED = 0.05
-SEED = 7
 Scores = NDArray[np.float64]
 
 
@@ -67,6 +67,9 @@ class Pair:
     answer: str = ""
 
 
+NAMES = calibrate.HEADS["same"]
+EVERYONE = frozenset({*calibrate.TRAFFIC, *calibrate.ABROAD})
+Learn = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 Method = Callable[[Sequence[Pair]], Scores]
 
 
@@ -74,9 +77,10 @@ Method = Callable[[Sequence[Pair]], Scores]
 def main() -> None:
     """Measure every method on every set, print the table and keep it beside this file."""
     sets = {name: made(name) for name in SETS}
-    described = Described(Embedder(EMBEDDED), sets)
-    methods = by_features(described)
-    told = {name: {key: measured(method(sets[key]), sets[key]) for key in SETS} for name, method in methods.items()}
+    with tempfile.TemporaryDirectory() as home:
+        described = Described(Embedder(EMBEDDED), sets, Path(home))
+        methods = by_features(described)
+        told = {name: {key: measured(method(sets[key]), sets[key]) for key in SETS} for name, method in methods.items()}
     report = {"methods": told, "milliseconds": described.milliseconds()}
     (HERE / "same_question.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (HERE / "same_question.md").write_text(table(report), encoding="utf-8")
@@ -98,13 +102,13 @@ def straight(fact: Taught) -> list[Pair]:
 
 
 def crossed(fact: Taught) -> list[Pair]:
-    """Wordings beside the taught question, and beside each near-miss in its place."""
-    same = [Pair(w, fact.question, True, fact.id) for w in fact.wordings]
-    return same + [Pair(w, n, False, fact.id) for w in fact.wordings for n in fact.near_misses]
+    """Wordings beside the taught question, and beside each near-miss in its place, all with the same answer."""
+    same = [Pair(w, fact.question, True, fact.id, fact.answer) for w in fact.wordings]
+    return same + [Pair(w, n, False, fact.id, fact.answer) for w in fact.wordings for n in fact.near_misses]
 
 
 def adversarial() -> list[Taught]:
-    """The adversarial pairs by taught question; they have no answers."""
+    """The adversarial pairs by taught question."""
     rows = read(Path(company.HERE) / "pairs.jsonl")
     facts: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -115,6 +119,7 @@ def adversarial() -> list[Taught]:
             own[0]["taught"],
             tuple(r["asked"] for r in own if r["same"]),
             tuple(r["asked"] for r in own if not r["same"]),
+            own[0]["answer"],
         )
         for name, own in facts.items()
     ]
@@ -126,9 +131,9 @@ def demo() -> list[Taught]:
 
 
 def trades() -> list[Taught]:
-    """Facts of other trades, without answers."""
+    """Facts of other trades."""
     return [
-        Taught(r["id"], r["question"], tuple(r["wordings"]), tuple(r["near_miss"])) for r in read(HERE / "trades.jsonl")
+        Taught(r["id"], r["question"], tuple(r["wordings"]), tuple(r["near_miss"]), r["answer"]) for r in ship.trades()
     ]
 
 
@@ -138,58 +143,72 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class Described:
-    """The features of pairs, each beside the questions of its set and its own rule-made wordings."""
+    """The features of pairs, each beside its taught question in a home where every question of its set is taught."""
 
-    def __init__(self, embedder: Embedder, sets: Mapping[str, Sequence[Pair]]) -> None:
-        """Keep the embedder and every set's taught questions."""
-        self._embedder, self._compare = embedder, Comparer(embedder)
+    def __init__(self, embedder: Embedder, sets: Mapping[str, Sequence[Pair]], home: Path) -> None:
+        """Teach every set in a folder of its own."""
+        self._embedder = embedder
         self._features: dict[Pair, Features] = {}
         self._spent: list[float] = []
-        taught = {name: tuple(dict.fromkeys((p.fact, p.taught) for p in own)) for name, own in sets.items()}
-        self._others = {pair: (taught[name], pair.fact) for name, own in sets.items() for pair in own}
+        self._homes = {pair: name for name, own in sets.items() for pair in own}
+        self._taught: dict[str, TaughtQuestions] = {}
+        self._ids: dict[str, dict[tuple[str, str], int]] = {}
+        for name, own in sets.items():
+            database = Database(home / name)
+            items = {(p.fact, p.taught): p.answer for p in own}
+            self._ids[name] = {key: ship.teach(database, key[1], answer) for key, answer in items.items()}
+            self._taught[name] = TaughtQuestions(database, embedder, Comparer(embedder))
 
     def __call__(self, pair: Pair) -> Features:
         """The features of one pair, as they would be at serving time."""
         if pair not in self._features:
-            match = self._match(pair)
+            vector = self._embedder.encode([pair.asked])[0]
             started = time.perf_counter()
-            compared = self._compare(pair.asked, (match.question, *match.wordings))
-            self._features[pair] = pair_features(pair.asked, replace(match, compared=compared))
+            self._features[pair] = pair_features(pair.asked, self._match(pair, vector))
             self._spent.append(1000 * (time.perf_counter() - started))
         return self._features[pair]
 
     def milliseconds(self) -> dict[str, float]:
-        """What comparing and describing a pair takes beyond finding it, the question's own vectors included."""
+        """What finding, comparing and describing a pair takes beyond the question's own sentence vector."""
         return {
             "median": round(float(np.median(self._spent)), 1),
             "p95": round(float(np.quantile(self._spent, 0.95)), 1),
         }
 
-    def _match(self, pair: Pair) -> Match:
-        own = (pair.taught, *wordings.generate(pair.taught, 8, SEED))
-        vector = self._embedder.encode([pair.asked])[0]
-        near = self._embedder.encode(own) @ vector
-        best = int(near.argmax())
-        taught, fact = self._others[pair]
-        others = [question for name, question in taught if name != fact]
-        other = float((self._embedder.encode(others) @ vector).max())
-        gap = float(near[best]) - max(UNRELATED, other)
-        return Match(0, pair.taught, pair.answer, own[best], float(near[best]), gap, float(near[0]), own)
+    def _match(self, pair: Pair, vector: Vectors) -> Match:
+        name = self._homes[pair]
+        own = self._ids[name][pair.fact, pair.taught]
+        rivals = {number for (fact, _), number in self._ids[name].items() if fact == pair.fact and number != own}
+        match = self._taught[name].beside(pair.asked, vector, own, without=rivals)
+        if match is None:
+            raise NotFoundError(f"{pair.taught!r} is not taught.")
+        return match
 
 
 def by_features(described: Described) -> dict[str, Method]:
-    """Single features, the head as it was, the head as it ships, and that head without the frame."""
-    names = calibrate.HEADS["same"]
-    bare = tuple(n for n in names if n not in ("cosine", "gap", "lead"))
-    without = tuple(n for n in names if n not in ("frame", "frame_squared", "swapped", "dropped"))
+    """Single features, and heads: on fewer features, without trees, without other trades, and as it ships."""
+    at_home = frozenset(calibrate.TRAFFIC)
     return {
         "cosine": single(described, "cosine", 1.0),
         "few words shared in order, alone": single(described, "frame", -1.0),
-        "the former ten features": Headed(described, FORMER),
-        "the same, and word vectors, without the frame": Headed(described, without),
-        "shipped: ten features, frame, word vectors": Headed(described, names),
-        "all without cosines, fitted on wordings against near-misses alone": Headed(described, bare, CONTRAST),
+        "ten features, a regression, the company alone": Headed(described, plainly(FORMER), at_home, trees=False),
+        "all features, a regression, the company alone": Headed(described, plainly(NAMES), at_home, trees=False),
+        "the same, and a forest": Headed(described, plainly(NAMES), at_home),
+        "the same, other trades too": Headed(described, plainly(NAMES)),
+        "the verifier alone": Headed(described, calibrate.verifier_of),
+        "shipped: a head that is told what the verifier says": Headed(described, shipped),
     }
+
+
+def plainly(names: Sequence[str]) -> Learn:
+    """A classifier on some features, with no verifier."""
+    shares = {**calibrate.TRAFFIC, **calibrate.ABROAD}
+    return lambda rows: classifier.fitted(rows, names, calibrate.weights(rows, shares))
+
+
+def shipped(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The head as a night fits it."""
+    return calibrate.learnt(rows, "same", calibrate.TRAFFIC)
 
 
 def single(described: Described, name: str, sign: float) -> Method:
@@ -198,14 +217,12 @@ def single(described: Described, name: str, sign: float) -> Method:
 
 
 class Headed:
-    """A head fitted as the night fits it; rows of the demo company are scored by one that saw no row of their fact."""
+    """A head fitted for each fold of the facts on the rows of the others."""
 
-    def __init__(
-        self, described: Described, names: Sequence[str], traffic: Mapping[str, float] = calibrate.TRAFFIC
-    ) -> None:
-        """Choose the features, and the kinds of rows with their shares."""
-        self._described, self._names, self._traffic = described, tuple(names), traffic
-        self._rows = [r for r in calibrate.shipped_rows() if r["head"] == "same" and r["kind"] in traffic]
+    def __init__(self, described: Described, learn: Learn, kinds: Collection[str] = EVERYONE, *, trees: bool = True):
+        """Choose how it is fitted, on what kinds of rows, and whether trees help the regression."""
+        self._described, self._learn, self._trees = described, learn, trees
+        self._rows = [r for r in calibrate.shipped_rows() if r["head"] == "same" and r["kind"] in kinds]
 
     def __call__(self, pairs: Sequence[Pair]) -> Scores:
         """Log-odds of being the same."""
@@ -213,24 +230,18 @@ class Headed:
         for fold in range(calibrate.FOLDS):
             own = [i for i, p in enumerate(pairs) if self._fold(p.fact) == fold]
             if own:
-                score = self._fitted([r for r in self._rows if self._fold(r["fact"]) != fold])
-                scores[own] = score([pairs[i] for i in own])
+                learned = [r for r in self._rows if self._fold(r["fact"]) != fold]
+                scores[own] = classifier.scores(
+                    self._fitted(learned), [{"features": self._described(pairs[i])} for i in own]
+                )
         return scores
+
+    def _fitted(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        told = self._learn(rows)
+        return told if self._trees else told | {"forest": []}
 
     def _fold(self, fact: str) -> int:
         return int.from_bytes(fact.encode()[-4:], "big") % calibrate.FOLDS
-
-    def _fitted(self, rows: list[dict[str, Any]]) -> Method:
-        x, y, w = calibrate.arrays(rows, self._names, self._traffic)
-        mean, scale = x.mean(0), np.where(x.std(0) > 1e-9, x.std(0), 1.0)
-        model = calibrate.regression((x - mean) / scale, y, w)
-
-        def score(pairs: Sequence[Pair]) -> Scores:
-            found = np.array([[self._described(p)[n] for n in self._names] for p in pairs])
-            said: Scores = model.decision_function((found - mean) / scale)
-            return said
-
-        return score
 
 
 def measured(scores: Scores, pairs: Sequence[Pair]) -> dict[str, float]:
