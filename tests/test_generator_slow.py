@@ -54,10 +54,14 @@ def by_the_library(engine: LocalGenerator, messages: Sequence[Message], tokens: 
 
 
 def test_drafts_give_the_greedy_text(engine: LocalGenerator) -> None:
-    """A draft that is right, one that is right up to a point, and one of another question."""
-    plain = [engine.plain(chat, max_tokens=TOKENS) for chat in chats()]
+    """A draft that is right, one that is right up to a point, and one of another question.
+
+    Fifty questions in the form that serves, ten in the other, which takes five times as long.
+    """
+    asked = chats()[::5] if engine.form == "float32" else chats()
+    plain = [engine.plain(chat, max_tokens=TOKENS) for chat in asked]
     wrong = 0
-    for at, (chat, said) in enumerate(zip(chats(), plain, strict=True)):
+    for at, (chat, said) in enumerate(zip(asked, plain, strict=True)):
         drafts = (said.text, said.text[: len(said.text) // 2], plain[at - 1].text)
         checked = engine.confirm(chat, drafts[at % 3], max_tokens=TOKENS)
         wrong += checked.text != said.text

@@ -449,6 +449,7 @@ def main(minutes: float, out: Path, bot: Path | None) -> None:
     if bot is not None:
         serve(bot)
         return
+    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         told = run(Path(home) / "home", minutes)
     (out / "soak.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
