@@ -41,6 +41,7 @@ IDLE_SECONDS = 0.5
 CANARIES_THAT_MUST_HOLD = 0.75
 TRIAL_SECONDS, TRIAL_ANSWERS = 60.0, 3
 """A version has proved itself when it has served so long and answered so often."""
+TIDY_SECONDS = 120.0
 NOT_LOADED = (NightshiftError, OSError, ValueError, RuntimeError, MemoryError)
 REHEARSED = 4
 """Memories that are checked in one go while nobody asks; a question waits for no more than that."""
@@ -65,6 +66,7 @@ class Desk:
         self._index: VectorIndex | None = None
         self._revision = -1
         self._refused = ""
+        self._tidied = time.monotonic()
         self._trial_began, self._answered, self._proved = time.monotonic(), 0, False
 
     def start(self) -> str:
@@ -133,6 +135,7 @@ class Desk:
             if not waiting:
                 self._drain_index()
                 self._rehearse()
+                self._tidy()
                 continue
             self._answer(waiting)
             self._answered += len(waiting)
@@ -180,6 +183,12 @@ class Desk:
                 tools.model.engine.many(now)
         except Exception:  # whoever asks meets it again, and is told
             log.exception("memories of %s could not be checked beforehand", self.version)
+
+    def _tidy(self) -> None:
+        """Hand free pages back now and then; the blocks of many answers leave holes that would only grow."""
+        if time.monotonic() - self._tidied >= TIDY_SECONDS:
+            memory.give_back()
+            self._tidied = time.monotonic()
 
     def _drain_index(self) -> None:
         try:

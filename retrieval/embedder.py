@@ -29,8 +29,10 @@ BATCH = 16
 STEP = 16
 """Lengths are padded to a multiple of this, so that few shapes occur: each is slow the first time."""
 REMEMBERED = 20_000
-"""Vectors kept of texts that come in small numbers: questions, and the sentences of passages that are read again
-and again. 30 MB; a quote from passages that were read before takes 2 ms instead of 60."""
+"""Vectors kept of texts that came twice: the sentences of passages that are read again and again. 30 MB; a quote from
+passages that were read before takes 2 ms instead of 60."""
+RECENT = 1_000
+"""Texts after which a text that came once is forgotten; what somebody asked hardly ever comes again."""
 FEW = 200
 """Texts of a call whose vectors are kept; more of them are being indexed, and are not asked for again."""
 LONGEST = 512
@@ -65,23 +67,30 @@ class Embedder:
         self._model: SentenceTransformer | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()  # fast tokenizers fail when two threads use one
+        self._recent: dict[str, NDArray[np.float32]] = {}
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row of length 1 per text, [n, dimension]; text beyond the model's limit is not read."""
         if not texts or len(texts) > FEW:
             return self._encode(texts)
+        asked = dict.fromkeys(texts)
         with self._lock:
-            found = {text: self._known.pop(text) for text in dict.fromkeys(texts) if text in self._known}
-            self._known |= found  # back at the young end
-        fresh = [text for text in dict.fromkeys(texts) if text not in found]
+            found = {text: vector for text in asked if (vector := self._remembered(text)) is not None}
+        fresh = [text for text in asked if text not in found]
         if fresh:
-            found |= dict(zip(fresh, self._encode(fresh), strict=True))
+            made = {text: row.copy() for text, row in zip(fresh, self._encode(fresh), strict=True)}
+            found |= made
             with self._lock:
-                self._known |= {text: found[text] for text in fresh}
-                while len(self._known) > REMEMBERED:
-                    del self._known[next(iter(self._known))]
+                keep(self._recent, made, RECENT)
         return np.stack([found[text] for text in texts])
+
+    def _remembered(self, text: str) -> NDArray[np.float32] | None:
+        came_twice = self._recent.pop(text, None)
+        vector = self._known.pop(text, None) if came_twice is None else came_twice
+        if vector is not None:
+            keep(self._known, {text: vector}, REMEMBERED)
+        return vector
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         model = self.load()
@@ -191,6 +200,13 @@ def forward(model: "SentenceTransformer", tokens: Sequence[Sequence[int]]) -> ND
         rows = model(features)["sentence_embedding"].float()
         unit: NDArray[np.float32] = torch.nn.functional.normalize(rows, dim=1).cpu().numpy()
         return unit
+
+
+def keep(known: dict[str, NDArray[np.float32]], made: dict[str, NDArray[np.float32]], most: int) -> None:
+    """Put vectors at the young end, and forget the oldest beyond `most`."""
+    known |= made
+    while len(known) > most:
+        del known[next(iter(known))]
 
 
 def workers() -> ThreadPoolExecutor:

@@ -480,6 +480,21 @@ def test_a_death_beside_the_upkeep_of_the_index_is_held_against_the_new_model(
 
 
 @pytest.mark.slow
+def test_a_bot_that_nobody_asks_hands_free_memory_back(
+    opened: Callable[[], Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    bot = opened()
+    monkeypatch.setattr(desk.memory, "give_back", lambda: given.append(time.monotonic()))
+    time.sleep(2 * desk.IDLE_SECONDS)
+    assert given == []
+    monkeypatch.setattr(desk, "TIDY_SECONDS", 0.5)
+    until(lambda: len(given) >= 2)
+    assert given[1] - given[0] >= 0.5
+    assert bot.submit(asked()).result(timeout=60).model_version == "v1"
+
+
+@pytest.mark.slow
 def test_a_version_is_proved_by_time_and_answers(
     database: Database, opened: Callable[[], Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from retrieval import chunker, lexical, loaders
 from retrieval.chunker import LIMIT
+from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.ingest import Failure, IngestResult, ingest
 from retrieval.loaders import LoadedDocument, Section
@@ -718,3 +719,40 @@ def test_the_commands_import_nothing_heavy() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+# What the embedder remembers
+
+
+class Counting(Embedder):
+    """An embedder that counts instead of computing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed: list[str] = []
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.computed += texts
+        return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+
+def test_a_text_that_comes_twice_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.embedder.RECENT", 2)
+    counting = Counting()
+    for texts in (["page"], ["page", "a"], ["bb"], ["ccc"], ["dddd"], ["page"]):
+        assert counting.encode(texts)[:, 0].tolist() == [len(text) for text in texts]
+    assert counting.computed == ["page", "a", "bb", "ccc", "dddd"]
+
+
+def test_what_is_asked_once_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval.embedder.RECENT", 3)
+    monkeypatch.setattr("retrieval.embedder.REMEMBERED", 2)
+    counting = Counting()
+    for number in range(50):
+        counting.encode([f"question {number}"])
+    for _ in range(2):
+        counting.encode(["one", "two", "three"])
+    assert list(counting._recent) == []
+    assert list(counting._known) == ["two", "three"]
+    counting.encode(["question 1"])
+    assert counting.computed.count("question 1") == 2
