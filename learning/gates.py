@@ -93,8 +93,6 @@ MENDED_BY_LESS = frozenset(
     }
 )  # fmt: skip
 """What a smaller share of the adapter can mend."""
-HARD_STOP = 0.15
-"""The relative loss on any general benchmark at which the source documents stop, in training and at its end."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +135,3 @@ def holds(gate: Gate, value: float) -> bool:
 def words(gate: Mapping[str, Any]) -> str:
     """The rule of a gate in words."""
     return f"{gate['rule'].replace('_', ' ')} {gate['threshold']:g}"
-
-
-def worse_than(before: Mapping[str, float], now: Mapping[str, float], share: float = HARD_STOP) -> str:
-    """The benchmarks that fell by more than `share` of their score, in a sentence; empty when none did.
-
-    For a look every some steps of training. A benchmark that is missing from `before`, or was 0, cannot fall; a score
-    that is not a number has fallen.
-    """
-    fallen = [
-        f"{name} fell from {before[name]:.3g} to {score:.3g}"
-        for name, score in now.items()
-        if before.get(name, 0.0) > 0 and not score >= (1 - share) * before[name]
-    ]
-    return f"{'; '.join(fallen)}: more than {share:.0%} of the base" if fallen else ""

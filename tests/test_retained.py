@@ -198,16 +198,6 @@ def test_what_the_champion_did_not_hold_cannot_be_lost() -> None:
     assert evaluate.old_fact_values([proof(3, taught=True)], champion) == {}
 
 
-def test_training_stops_when_a_benchmark_fell_by_more_than_fifteen_per_cent() -> None:
-    before = {"battery": 0.6, "reading": 0.7, "empty": 0.0}
-    assert gates.worse_than(before, {"battery": 0.51, "reading": 0.7, "empty": 0.0}) == ""
-    told = gates.worse_than(before, {"battery": 0.5, "reading": 0.7})
-    assert "battery fell from 0.6 to 0.5" in told
-    assert "reading" not in told
-    assert "reading fell from 0.7 to nan" in gates.worse_than(before, {"reading": float("nan")})
-    assert gates.worse_than(before, {"battery": 0.5}, 0.2) == ""
-
-
 # --- edge cases ---
 
 
