@@ -206,7 +206,7 @@ def in_four_bits(base: Path) -> Any:
     try:
         import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
-        raise TrainingError("The method qlora needs bitsandbytes: pip install bitsandbytes.") from None
+        raise TrainingError("The method qlora needs bitsandbytes: pip install 'nightshift[qlora]'.") from None
     if not torch.cuda.is_available():
         raise TrainingError("The method qlora needs a CUDA device; lora runs everywhere.")
     from peft import prepare_model_for_kbit_training
