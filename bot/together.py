@@ -163,6 +163,11 @@ class Worker:
         self.back.wait()
         return self.call is not None
 
+    def forget(self) -> Any:
+        """The result of work that is done, which is let go: it holds its tools, and they a whole model."""
+        result, self.result, self.work = self.result, None, None
+        return result
+
     def ask(self, call: Call) -> Any:
         """Wait until a call was made; from inside the work."""
         self.call = call
@@ -205,7 +210,7 @@ class Table:
             worker.work = bound(works[at], given)
         while live:
             waiting = [(at, worker) for at, worker in live if worker.go()]
-            ended = [(at, worker.result) for at, worker in live if worker.call is None]
+            ended = [(at, worker.forget()) for at, worker in live if worker.call is None]
             if ended:
                 done(ended)
             serve(tools, [worker.call for _, worker in waiting if worker.call is not None])

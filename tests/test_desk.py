@@ -1,10 +1,13 @@
 """The line before the desk, and several questions at once: fair, bounded, in one pass, and each as if it were alone."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from bot import asking, confidence, together
 from bot.asking import Asked
-from bot.generation import Generation, Request, Unwanted
+from bot.generation import Engine, Generation, Request, Unwanted
 from bot.line import Line, Ticket
 from bot.pipeline import Model, Tools
 from bot.prompt import Message
@@ -213,6 +216,10 @@ def test_who_has_gone_ends_only_their_own_answer(tools: Tools) -> None:
     assert isinstance(outcomes[0], Answer)
 
 
+class Weights:
+    """Stands for a model in memory."""
+
+
 def test_a_defect_in_one_question_is_its_own(tools: Tools) -> None:
     table, seen = Table(), dict[int, Any]()
     works = [lambda given: given.embedder.encode(["a"]), lambda given: 1 / 0, lambda given: "done"]
@@ -221,6 +228,19 @@ def test_a_defect_in_one_question_is_its_own(tools: Tools) -> None:
     assert isinstance(seen[1], ZeroDivisionError)
     assert seen[2] == "done"
     assert seen[0].shape == (1, 10)
+
+
+def test_a_table_at_rest_holds_no_model(tools: Tools) -> None:
+    """Its workers wait for the next questions, perhaps for hours, while the model is swapped."""
+    table, engine = Table(), cast(Engine, Weights())
+    model = replace(tools, model=replace(tools.model, engine=engine))
+    works = [lambda given: given.model.engine.real, lambda given: given.model.engine.nothing]
+    table.run(model, works, [None] * 2, lambda ended: None)
+    seen = weakref.ref(engine)
+    del model, engine
+    gc.collect()
+    assert seen() is None
+    table.close()
 
 
 def test_a_partial_text_is_shown_redacted(tools: Tools) -> None:
