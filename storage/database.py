@@ -16,18 +16,15 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
-
-import sqlite_utils
-from sqlite_utils import utils as sqlite_choice
+from typing import TYPE_CHECKING, Any, cast
 
 from storage.errors import ConflictError, IntegrityError, OutOfSpaceError, UserError
 from storage.manifest import sync
-from storage.migrations import migrations
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 log = logging.getLogger(__name__)
-sqlite3: Any = vars(sqlite_choice)["sqlite3"]
-"""The driver that sqlite-utils chose: pysqlite3 where it is installed, which bundles a current SQLite."""
 
 FILE_NAME = "nightshift.db"
 BACKUPS = "backups"
@@ -64,17 +61,19 @@ class Database:
             self._migrate()
 
     @property
-    def here(self) -> sqlite_utils.Database:
+    def here(self) -> "sqlite_utils.Database":
         """This thread's connection. Raises ConflictError while the database is being restored."""
         if not hasattr(self._local, "db"):
+            from sqlite_utils import Database as Opener
+
             held = hold_open(self.home)
             try:
-                self._local.db = sqlite_utils.Database(connect(self.path))
+                self._local.db = Opener(connect(self.path))
             except BaseException:
                 os.close(held)
                 raise
             self._local.release = weakref.finalize(self._local.db, os.close, held)
-        return cast(sqlite_utils.Database, self._local.db)
+        return cast("sqlite_utils.Database", self._local.db)
 
     def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[Row]:
         """All rows of a query as dictionaries."""
@@ -94,7 +93,7 @@ class Database:
         return next(iter(found.values())) if found else None
 
     @contextmanager
-    def write(self) -> Iterator[sqlite_utils.Database]:
+    def write(self) -> "Iterator[sqlite_utils.Database]":
         """A transaction that holds the write lock from its first statement; nested calls join the outer one.
 
         Raises OutOfSpaceError when the disk is full; nothing of the transaction stays then.
@@ -110,7 +109,7 @@ class Database:
                 yield db
                 db.conn.commit()
             except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled back already
+                with suppress(driver().Error):  # a full disk has rolled back already
                     db.conn.rollback()
                 raise
         for work in self._local.then.values():
@@ -150,6 +149,8 @@ class Database:
             partial.unlink(missing_ok=True)
 
     def _migrate(self) -> None:
+        from storage.migrations import migrations
+
         with file_lock(self.home / "migrate.lock"):
             applied = {step.name for step in migrations.applied(self.here)}
             if unknown := applied - known_steps():
@@ -182,9 +183,24 @@ def hold_open(home: Path) -> int:
 
 
 @cache
+def driver() -> Any:
+    """The driver that sqlite-utils chose: pysqlite3 where it is installed, which bundles a current SQLite.
+
+    Imported when a database is opened, with numpy behind it: `--help` opens none.
+    """
+    from sqlite_utils import utils
+
+    return vars(utils)["sqlite3"]
+
+
+@cache
 def known_steps() -> frozenset[str]:
     """The names of the migration steps of this release."""
-    return frozenset(step.name for step in migrations.pending(sqlite_utils.Database(memory=True)))
+    from sqlite_utils import Database as Opener
+
+    from storage.migrations import migrations
+
+    return frozenset(step.name for step in migrations.pending(Opener(memory=True)))
 
 
 def stamp() -> str:
@@ -197,7 +213,7 @@ def in_words(path: Path) -> Iterator[None]:
     """Turn what SQLite says of a full disk or a damaged file into our own errors; all else passes."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except driver().DatabaseError as error:
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code in (FULL, IO_ERROR):
             raise OutOfSpaceError(
@@ -211,7 +227,7 @@ def in_words(path: Path) -> Iterator[None]:
 def check_file(path: Path) -> None:
     """Read every page and every foreign key of a database file. Raises IntegrityError with what is wrong."""
     with in_words(path):
-        conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        conn = driver().connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             broken = conn.execute("PRAGMA foreign_key_check").fetchone()
@@ -226,7 +242,7 @@ def check_file(path: Path) -> None:
 def peek(path: Path, sql: str) -> Row | None:
     """The first row of a query on a database file that is not opened as ours. Raises IntegrityError."""
     with in_words(path):
-        conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        conn = driver().connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             cursor = conn.execute(sql)
             found = cursor.fetchone()
@@ -237,7 +253,7 @@ def peek(path: Path, sql: str) -> Row | None:
 
 def fold_log(path: Path) -> None:
     """Fold the write-ahead log into the database file and remove it; a damaged file is left as it is."""
-    with suppress(sqlite3.DatabaseError):
+    with suppress(driver().DatabaseError):
         conn = connect(path)
         try:
             conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -261,9 +277,9 @@ def prepare_home(home: Path) -> None:
 
 def connect(path: Path) -> Any:
     """A connection with the settings every process must share."""
-    conn = sqlite3.connect(str(path), timeout=10, isolation_level=None)
+    conn = driver().connect(str(path), timeout=10, isolation_level=None)
     for pragma in (
-        f"journal_mode = {journal_mode(sqlite3.sqlite_version)}",
+        f"journal_mode = {journal_mode(driver().sqlite_version)}",
         "synchronous = FULL",
         "busy_timeout = 10000",
         "foreign_keys = ON",

@@ -14,7 +14,7 @@ from storage.cli import main
 from storage.database import Database, connect
 from storage.domain import Answer, ModelVersion, Route, Style
 
-REFUSED = opener.sqlite3.IntegrityError
+REFUSED = opener.driver().IntegrityError
 WORDS = ("When is payday?", "On day 25.", "On day 24.", "it was late", "not so", "two people disagree", "typo")
 Tamper = Callable[[Any], None]
 

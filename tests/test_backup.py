@@ -211,7 +211,7 @@ def flip(file: Path) -> None:
 
 def forge(folder: Path) -> None:
     """A changed entry in a backup whose manifest was made anew."""
-    raw = opener.sqlite3.connect(folder / FILE_NAME)
+    raw = opener.driver().connect(folder / FILE_NAME)
     raw.execute("DROP TRIGGER audit_is_never_changed")
     raw.execute("UPDATE audit SET payload = '{}' WHERE seq = 2")
     raw.commit()

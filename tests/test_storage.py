@@ -19,7 +19,7 @@ from storage.errors import ConflictError, IntegrityError, NotAllowedError, NotFo
 from storage.migrations import migrations, split_statements
 
 ROOT = Path(__file__).parent.parent
-REFUSED = opener.sqlite3.IntegrityError
+REFUSED = opener.driver().IntegrityError
 """What the driver that sqlite-utils chose raises when a constraint or a trigger refuses."""
 
 
@@ -584,7 +584,7 @@ def test_every_setting_has_a_sentence_and_a_name_of_its_own() -> None:
 
 
 def test_sqlite_utils_chose_the_driver_that_has_no_wal_bug() -> None:
-    assert tuple(map(int, opener.sqlite3.sqlite_version.split("."))) >= WAL_IS_SAFE_FROM
+    assert tuple(map(int, opener.driver().sqlite_version.split("."))) >= WAL_IS_SAFE_FROM
 
 
 def test_not_my_question_overrules_a_wording_that_was_trained(database: Database) -> None:
