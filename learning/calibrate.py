@@ -8,7 +8,7 @@ re-asks and other wordings, some near-misses, some unknown questions. It knows n
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -106,7 +106,7 @@ def fit_head(
     if len({int(r["correct"]) for r in own}) < 2:
         return dict(REFUSES)
     y, w, fold = labels(own), weights(own, traffic), folds(own)
-    scores = cross_fitted(rows, own, fold, name, traffic)
+    scores = cross_fitted(rows, own, fold, lambda others: learnt(others, name, traffic))
     curve = calibration(scores, y, w)
     said = calibrated(curve, scores)
     least = quiet(said, own, UNKNOWN_ANSWERED)
@@ -128,13 +128,7 @@ def learnt(rows: Sequence[Row], head: str, traffic: Mapping[str, float]) -> dict
     asked, feature = VERIFIER
     if head != asked or len(set(labels(verifiable(rows)))) < 2:
         return classifier.fitted(rows, HEADS[head], weights(rows, {**traffic, **ABROAD}))
-    verifier, said = verifier_of(rows), np.zeros(len(rows))
-    fold = folds(rows)
-    for k in range(FOLDS):
-        out = np.flatnonzero(fold == k).tolist()
-        others = [r for r, place in zip(rows, fold, strict=True) if place != k]
-        if len(set(labels(verifiable(others)))) == 2:
-            said[out] = classifier.scores(verifier_of(others), [rows[i] for i in out])
+    verifier, said = verifier_of(rows), cross_fitted(verifiable(rows), rows, folds(rows), verifier_of)
     told = [r | {"features": r["features"] | {feature: float(z)}} for r, z in zip(rows, said, strict=True)]
     names = (*HEADS[head], feature)
     return classifier.fitted(told, names, weights(rows, {**traffic, **ABROAD})) | {"verifier": {feature: verifier}}
@@ -158,7 +152,7 @@ def held_out(rows: Sequence[Row], head: str) -> Outcomes:
     learned = of_head(rows, head)
     own = [r for r in learned if r["kind"] in traffic]
     y, w, fold = labels(own), weights(own, traffic), folds(own)
-    scores = cross_fitted(learned, own, fold, head, traffic)
+    scores = cross_fitted(learned, own, fold, lambda others: learnt(others, head, traffic))
     return outcomes(cross_calibrated(scores, y, w, fold), y, w)
 
 
@@ -180,7 +174,7 @@ def folds(rows: Sequence[Row]) -> Counts:
 
 
 def cross_fitted(
-    rows: Sequence[Row], own: Sequence[Row], fold: Counts, head: str, traffic: Mapping[str, float]
+    rows: Sequence[Row], own: Sequence[Row], fold: Counts, learn: Callable[[Sequence[Row]], dict[str, Any]]
 ) -> Floats:
     """The log-odds of each row in `own` from a classifier that learnt from `rows` and saw none of its fact."""
     held = np.zeros(len(own))
@@ -189,7 +183,7 @@ def cross_fitted(
         facts = {r["fact"] for r in out}
         others = [r for r in rows if r["fact"] not in facts]
         if out and len(set(labels(others))) == 2:
-            held[fold == k] = classifier.scores(learnt(others, head, traffic), out)
+            held[fold == k] = classifier.scores(learn(others), out)
     return held
 
 

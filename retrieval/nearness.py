@@ -48,10 +48,10 @@ class Vocabulary:
         """The share (0..1) of the asked words that no correction has."""
         return sum(word not in self.rarity for word in asked) / len(asked) if asked else 0.0
 
-    def nearness(self, asked: "AskedWords", key: int, wording: float, answer: float) -> float:
-        """The sum that ranks a correction; `wording` and `answer` are cosines."""
+    def nearness(self, asked: "AskedWords", key: int, wording: float, answer: float, shared: float) -> float:
+        """The sum that ranks a correction; `wording` and `answer` are cosines, `shared` is what `shared` gives."""
         named = len(asked.codes & self.codes[key]) / len(asked.codes) if asked.codes else 0.0
-        return wording + ANSWER * answer + WORDS * self.shared(asked.words, key) + CODES * named
+        return wording + ANSWER * answer + WORDS * shared + CODES * named
 
 
 @dataclass(frozen=True)

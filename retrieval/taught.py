@@ -97,8 +97,8 @@ class TaughtQuestions:
     def _nearest(self, text: str, vector: Vectors, best: dict[int, tuple[float, Row]], chosen: int | None) -> Match:
         asked = AskedWords.of(text)
         answers = {key: float(self._answers[row["answer"]] @ vector) for key, (_, row) in best.items()}
-        near = {k: self._vocabulary.nearness(asked, k, cosine, answers[k]) for k, (cosine, _) in best.items()}
         words = {key: self._vocabulary.shared(asked.words, key) for key in best}
+        near = {k: self._vocabulary.nearness(asked, k, cosine, answers[k], words[k]) for k, (cosine, _) in best.items()}
         first = chosen or max(best, key=lambda key: (near[key], key))
         match = replace(
             self._match(vector, best, first),
