@@ -287,9 +287,15 @@ def nights(told: dict[str, Any]) -> list[str]:
         last = run["R"][-1]
         lines.append(
             f"| {policy} | {run['R'][0][0]:.3f} -> {last[0]:.3f} | {run['bwt']:.3f} | {sum(last) / len(last):.3f} "
-            f"| {run['battery'][-1]} of {run['battery_base']} | {sum(run['minutes']):.1f} |"
+            f"| {run['battery'][-1]} of {run['battery_base']} | {minutes(run)} |"
         )
     return lines
+
+
+def minutes(run: dict[str, Any]) -> str:
+    """The minutes of all nights, if each was timed."""
+    timed = [one for one in run["minutes"] if one is not None]
+    return f"{sum(timed):.1f}" if len(timed) == len(run["minutes"]) else "not timed"
 
 
 def pace(told: dict[str, Any]) -> list[str]:
@@ -306,6 +312,11 @@ def pace(told: dict[str, Any]) -> list[str]:
             f"A night that adds 10 facts to 500 known takes {growth['ratio']:.2f} times one that adds 10 to 30",
         ]
         lines[-1] += f" ({growth['500']['total']:.0f} s and {growth['30']['total']:.0f} s)."
+        lines += [
+            f"With {known} known, {night['recalled']:.0%} of them recalled beforehand, the night ended: {night['outcome']}."
+            for known, night in growth.items()
+            if known != "ratio" and "recalled" in night
+        ]
     return lines
 
 

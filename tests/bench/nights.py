@@ -44,6 +44,7 @@ def main() -> None:
     given.add_argument("--warm-rate", type=float, default=Recipe.rate, help="peak rate of warm nights after the first")
     given.add_argument("--name", default="", help="note the run under this name instead of the policy's")
     given.add_argument("--policies", nargs="+", default=POLICIES)
+    given.add_argument("--resume", action="store_true", help="go on behind the nights whose merged models stand")
     given.add_argument("--home", type=Path, default=Path("data/bench"))
     asked = given.parse_args()
     home: Path = asked.home.resolve()
@@ -51,14 +52,21 @@ def main() -> None:
     facts = company.facts()[: asked.facts * asked.nights]
     groups = [facts[i :: asked.nights] for i in range(asked.nights)]
     for policy in asked.policies:
-        run = nights_of(policy, home, base, groups, asked.seed, asked.warm_rate)
+        run = nights_of(policy, home, base, groups, asked.seed, asked.warm_rate, resume=asked.resume)
         keep({"nights": {asked.name or policy: run}})
 
 
 def nights_of(
-    policy: str, home: Path, base: Path, groups: Sequence[Sequence[Any]], seed: int, warm_rate: float
+    policy: str,
+    home: Path,
+    base: Path,
+    groups: Sequence[Sequence[Any]],
+    seed: int,
+    warm_rate: float,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """All nights of one policy."""
+    """All nights of one policy; with `resume` nothing is trained again, and such a night has no minutes."""
     anchors = replay.anchors(base, home / "cache", say)
     before = Before(base, None)
     told: dict[str, Any] = {"facts_a_night": len(groups[0]), "seed": seed, "R": [], "battery": [], "drift": []}
@@ -67,8 +75,11 @@ def nights_of(
         started = time.monotonic()
         rate = warm_rate if policy == "warm" and number else Recipe.rate
         folder = home / f"{policy}-{rate:g}-{number}"
-        merged, adapter = one_night(policy, folder, before, groups[: number + 1], anchors, seed, rate)
-        told["minutes"].append(round((time.monotonic() - started) / 60, 2))
+        stands = resume and (folder / "merged").is_dir()
+        if not stands:
+            one_night(policy, folder, before, groups[: number + 1], anchors, seed, rate)
+        merged, adapter = folder / "merged", folder / "adapter"
+        told["minutes"].append(None if stands else round((time.monotonic() - started) / 60, 2))
         engine = LocalGenerator(merged, form=FORM)
         told["R"].append([recalled(engine, group) for group in groups[: number + 1]])
         told["battery"].append(sum(evaluate.general(engine).values()))
@@ -88,9 +99,9 @@ def one_night(
     groups: Sequence[Sequence[Any]],
     anchors: replay.Anchors,
     seed: int,
-    rate: float,
-) -> tuple[Path, Path]:
-    """Train and merge one night; returns the merged folder and the adapter."""
+    rate: float = Recipe.rate,
+) -> None:
+    """Train and merge one night, to `merged` and `adapter` in a folder."""
     shutil.rmtree(folder, ignore_errors=True)
     old = [fact for group in groups[:-1] for fact in group]
     new = list(groups[-1])
@@ -109,7 +120,6 @@ def one_night(
         progress=say,
     )
     merge.merge(before.base, folder / "adapter", folder / "merged")
-    return folder / "merged", folder / "adapter"
 
 
 def recalled(engine: LocalGenerator, facts: Sequence[Any]) -> float:
