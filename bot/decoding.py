@@ -1,17 +1,21 @@
-"""Greedy decoding over a key-value cache: one chat with guesses taken from its own prompt, or many chats at once.
+"""Greedy decoding over what a model has read: guesses taken from the prompt itself, and many chats at once.
 
-A guess costs almost nothing to check and is kept only where the model would have written the same, so guesses change
-the speed and never the text. It knows nothing of chats, drafts or files: it is given tokens and returns tokens.
+A guess costs almost nothing to check and is kept only where the model would have written the same, and texts that are
+written together attend each to itself, so both change the speed and never the text. It knows nothing of chats, drafts
+or files: it is given tokens and returns tokens.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+
+from bot import attention
+from bot.attention import Memory
 
 Tokens = list[int]
 OnStep = Callable[[Tokens], bool]
@@ -47,13 +51,69 @@ class Written:
         return min(self.margins, default=float("inf"))
 
 
+class Reader(Protocol):
+    """A model with one text that it has read; `row` holds the logits [vocabulary] of what comes next."""
+
+    model: Any
+    row: Tensor
+
+    @property
+    def length(self) -> int:
+        """How many tokens were read."""
+        ...
+
+    def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
+        """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
+        ...
+
+    def unread(self, count: int, row: Tensor) -> None:
+        """Forget the last `count` tokens; `row` is what came behind the one before them."""
+        ...
+
+    def copied(self) -> "Reader":
+        """A reader that goes on from here by itself."""
+        ...
+
+
 @dataclass
-class Reader:
-    """A model with the text that it has read: the cache holds it, `row` the logits [vocabulary] of what comes next."""
+class Separate:
+    """A reader whose model reads several texts in one pass."""
+
+    model: Any
+    memory: Memory = field(default_factory=Memory)
+    row: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def length(self) -> int:
+        """How many tokens were read."""
+        return self.memory.length
+
+    def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
+        """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
+        return next(read_all([self], [tokens], [keep]))
+
+    def unread(self, count: int, row: Tensor) -> None:
+        """Forget the last `count` tokens; `row` is what came behind the one before them."""
+        self.memory.length -= count
+        self.row = row
+
+    def copied(self) -> "Separate":
+        """A reader that goes on from here by itself."""
+        return Separate(self.model, self.memory.copied(), self.row)
+
+
+@dataclass
+class Single:
+    """A reader of any other model, which reads one text at a time."""
 
     model: Any
     cache: Any
     row: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def length(self) -> int:
+        """How many tokens were read."""
+        return int(self.cache.get_seq_length())
 
     def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
         """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
@@ -70,54 +130,87 @@ class Reader:
             self.cache.crop(-count)
         self.row = row
 
-    @property
-    def length(self) -> int:
-        """How many tokens were read."""
-        return int(self.cache.get_seq_length())
-
-    def copied(self) -> "Reader":
+    def copied(self) -> "Single":
         """A reader that goes on from here by itself."""
-        return Reader(self.model, copy.deepcopy(self.cache), self.row)
+        return Single(self.model, copy.deepcopy(self.cache), self.row)
 
 
 def opened(model: Any) -> Reader:
     """A reader that has read nothing."""
-    return Reader(model, DynamicCache(config=model.config))
+    return Separate(model) if attention.is_separate(model) else Single(model, DynamicCache(config=model.config))
 
 
-def write(
-    reader: Reader,
-    written: Written,
-    *,
-    eos: int,
-    limit: int,
-    text: Sequence[int] | None = None,
-    on_step: OnStep | None = None,
-) -> bool:
-    """Go on greedily behind what was read, up to `limit` tokens in all; whether it ran to its end.
+def read_all(readers: Sequence[Reader], tokens: Sequence[Sequence[int]], keep: Sequence[int]) -> Iterator[Tensor]:
+    """What `read` gives for each reader of one model, in turn; in one pass where the model can."""
+    together = [reader for reader in readers if isinstance(reader, Separate)]
+    if not together:
+        yield from (reader.read(own, count) for reader, own, count in zip(readers, tokens, keep, strict=True))
+        return
+    texts = [(reader.memory, own) for reader, own in zip(together, tokens, strict=True)]
+    for reader, logits in zip(together, attention.read(together[0].model, texts, keep), strict=True):
+        reader.row = logits[-1].clone()
+        yield logits
+
+
+@dataclass
+class Writing:
+    """One text that is being written behind what a reader has read, up to `limit` tokens in all.
 
     With `text`, the tokens read before those written, guesses are taken from it and from what was written.
     """
-    most = FIRST_GUESS
-    while len(written.tokens) < limit:
-        first = reader.row
-        token = int(first.argmax())
-        room = limit - len(written.tokens) - 1
-        seen = None if text is None else [*text, *written.tokens, token]
-        guesses = [] if seen is None or token == eos else continued(seen, min(most, room))
-        rows = reader.read([token, *guesses], keep=1 + len(guesses)) if token != eos and room else first[None]
+
+    reader: Reader
+    written: Written
+    eos: int
+    limit: int
+    text: Sequence[int] | None = None
+    on_step: OnStep | None = None
+    going: bool = True
+    _most: int = FIRST_GUESS
+    _tokens: Tokens = field(default_factory=list)
+    _first: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def next(self) -> Tokens:
+        """The token chosen and those guessed behind it, to be read; none where the text ends with it."""
+        self._first, room = self.reader.row, self.limit - len(self.written.tokens) - 1
+        token = int(self._first.argmax())
+        if token == self.eos or room <= 0:
+            self.written.add(self._first[None], [token])
+            self.going = False
+            return []
+        seen = None if self.text is None else [*self.text, *self.written.tokens, token]
+        self._tokens = [token, *([] if seen is None else continued(seen, min(self._most, room)))]
+        return self._tokens
+
+    def judge(self, rows: Tensor) -> None:
+        """Keep the guesses that the model would have chosen; rows [tokens, vocabulary] came behind each token."""
+        guesses = self._tokens[1:]
         right = first_difference(rows.argmax(-1).tolist(), guesses)
-        chosen = [token, *guesses[:right]]
-        if eos in chosen:
-            chosen = chosen[: chosen.index(eos) + 1]
-        written.add(torch.cat([first[None], rows])[: len(chosen)], chosen)
-        if chosen[-1] == eos:
-            return True
-        reader.unread(len(guesses) - right, rows[right])
-        most = min(MOST_GUESSED, 2 + 2 * right) if guesses else most
-        if on_step is not None and not on_step(written.tokens):
-            return False
-    return True
+        chosen = self._tokens[: right + 1]
+        if self.eos in chosen:
+            chosen = chosen[: chosen.index(self.eos) + 1]
+        self.written.add(torch.cat([self._first[None], rows])[: len(chosen)], chosen)
+        if chosen[-1] == self.eos:
+            self.going = False
+            return
+        self.reader.unread(len(guesses) - right, rows[right])
+        self._most = min(MOST_GUESSED, 2 + 2 * right) if guesses else self._most
+        self.going = len(self.written.tokens) < self.limit
+        if self.on_step is not None and not self.on_step(self.written.tokens):
+            self.written.ended, self.going = True, False
+
+
+def write(texts: Sequence[Writing], before_pass: Callable[[], None] = lambda: None) -> None:
+    """Go on greedily in several texts, one pass a step for all of them; who is done leaves."""
+    live = [text for text in texts if text.limit > len(text.written.tokens)]
+    while live:
+        before_pass()
+        steps = [(text, tokens) for text in live if (tokens := text.next())]
+        live = [text for text, _ in steps]
+        rows = read_all([text.reader for text in live], [t for _, t in steps], [len(t) for _, t in steps])
+        for text, own in zip(live, rows, strict=True):
+            text.judge(own)
+        live = [text for text in live if text.going]
 
 
 def continued(tokens: Sequence[int], most: int) -> Tokens:
@@ -130,66 +223,6 @@ def continued(tokens: Sequence[int], most: int) -> Tokens:
             if tokens[start] == last[0] and list(tokens[start : start + size]) == last:
                 return list(tokens[start + size : start + size + most])
     return []
-
-
-def write_many(
-    model: Any, prompts: Sequence[Tokens], *, eos: int, limits: Sequence[int], on_steps: Sequence[OnStep | None] = ()
-) -> list[Written]:
-    """Greedy tokens for several prompts, one pass a token for all of them; who is done leaves the batch."""
-    done = [Written() for _ in prompts]
-    live = list(range(len(prompts)))
-    width = max(map(len, prompts))
-    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    cache = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        while live:
-            places = (mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-            out = model(
-                input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1
-            )
-            rows = out.logits[:, -1].float()
-            chosen = rows.argmax(-1).tolist()
-            for row, at, token in zip(rows, live, chosen, strict=True):
-                done[at].add(row[None], [token])
-            stay = [i for i, at in enumerate(live) if goes_on(done[at], eos, limits[at], on_steps[at : at + 1])]
-            if len(stay) < len(live):
-                kept = torch.tensor(stay, dtype=torch.long, device=model.device)
-                cache.batch_select_indices(kept)
-                live, mask, chosen = [live[i] for i in stay], mask[kept], [chosen[i] for i in stay]
-            ids = torch.tensor(chosen, device=model.device)[:, None]
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1)
-    return done
-
-
-def goes_on(written: Written, eos: int, limit: int, on_step: Sequence[OnStep | None]) -> bool:
-    """Whether a text of a batch is to be continued."""
-    if written.tokens[-1] == eos or len(written.tokens) >= limit:
-        return False
-    watch = on_step[0] if on_step else None
-    written.ended = watch is not None and not watch(written.tokens)
-    return not written.ended
-
-
-def check_many(opening: Reader, prompts: Sequence[Tokens], drafts: Sequence[Tokens]) -> list[Tensor]:
-    """The logits [draft tokens, vocabulary] by which each draft's tokens would be chosen, all in one pass.
-
-    The prompts come without what `opening` has read. Rows are filled up on the right, where a causal model never
-    looks, so no mask is needed.
-    """
-    model, cache = opening.model, copy.deepcopy(opening.cache)
-    texts = [[*prompt, *draft[:-1]] for prompt, draft in zip(prompts, drafts, strict=True)]
-    width = max(map(len, texts))
-    ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=model.device)
-    spans = [range(len(p) - 1, len(p) - 1 + len(d)) for p, d in zip(prompts, drafts, strict=True)]
-    needed = sorted(set().union(*spans))
-    if cache.get_seq_length():
-        cache.batch_repeat_interleave(len(texts))
-    with torch.inference_mode():
-        keep = torch.tensor(needed, device=model.device)
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
-        place = {column: at for at, column in enumerate(needed)}
-        return [logits[row, [place[c] for c in span]].float() for row, span in enumerate(spans)]
 
 
 def scores(logits: Tensor, tokens: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:

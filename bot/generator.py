@@ -7,6 +7,7 @@ It knows nothing of routes, thresholds or databases; prompts come from `bot.prom
 """
 
 import logging
+import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,8 +19,9 @@ import transformers
 from transformers import AutoTokenizer
 
 from bot import decoding, weights
-from bot.decoding import Reader, Tokens, Written, first_difference
+from bot.decoding import Reader, Tokens, Writing, Written, first_difference
 from bot.generation import Generation, Request, Unwanted, Watch
+from bot.processors import Processors
 from bot.prompt import Message, messages
 
 log = logging.getLogger(__name__)
@@ -31,17 +33,19 @@ DOUBT = {"float32": 1e-3, "bfloat16": 0.5, "int8": 0.5}
 """Margins (logits) under which another order of the same sums could choose another token, by form (DECISIONS.md)."""
 OPENS = "Which of these days of leave, if any, may be carried over into the year that follows, and until when?"
 """Read behind the opening when it is read for keeping, and forgotten: a few rows alone are summed in another order."""
-PASS_ROWS, PASS_TOKENS = 16, 4096
-"""Most chats, and most tokens of them with their filling, that go through the model together."""
+PASS_TEXTS, PASS_TOKENS = 16, 4096
+"""Most chats, and most tokens of them, that go through the model together."""
 REMEMBERED = 2000
 """Checked drafts whose outcome is kept: it depends on nothing but the weights, the prompt and the draft."""
 Check = tuple[tuple[int, ...], str, int]
 """A prompt's tokens, a draft, and the most tokens of an answer."""
+Unfinished = tuple[Tokens, Written, int, Watch | None]
+"""A prompt's tokens, what is written behind it already, the most tokens of its answer, and who watches."""
 Name = TypeVar("Name", bound=Hashable)
 
 
 class LocalGenerator:
-    """One causal language model in memory. Not thread-safe: one thread owns it."""
+    """One causal language model in memory. One thread owns it, but `many` may check in one and write in another."""
 
     def __init__(self, folder: Path, *, form: str = "bfloat16") -> None:
         """Load a merged folder in a form of `bot.weights`, or in the one chosen for it ("auto")."""
@@ -50,8 +54,9 @@ class LocalGenerator:
         self.model: Any = weights.load(folder, self.form)
         self.device = self.model.device
         self.eos = int(self.tokenizer.eos_token_id)
-        self.doubt = DOUBT[self.form]
-        self.doubt_alone = 0.0 if weights.reproducible(self.model) else self.doubt
+        self.doubt = 0.0 if weights.reproducible(self.model) else DOUBT[self.form]
+        self._lock = threading.RLock()  # fast tokenizers fail when two threads use one
+        self._processors = Processors()
         self._fixed: tuple[int, ...] = ()
         self._read: Reader | None = None
         self._checked: dict[Check, Generation] = {}
@@ -80,10 +85,11 @@ class LocalGenerator:
         """What `confirm` and `generate` give for each request, with as few passes as possible."""
         done: dict[int, Generation | Unwanted] = {}
         drafts = [i for i, r in enumerate(requests) if r.draft is not None]
-        done.update(zip(drafts, self._confirm([requests[i] for i in drafts]), strict=True))
         prompts = {i: self.prompt_ids(r.messages) for i, r in enumerate(requests) if r.draft is None}
-        for chosen in passes({i: len(p) + requests[i].max_tokens for i, p in prompts.items()}):
-            done.update(zip(chosen, self._write([requests[i] for i in chosen]), strict=True))
+        with self._processors.shared():
+            done.update(zip(drafts, self._confirm([requests[i] for i in drafts]), strict=True))
+            for chosen in passes({i: len(p) + requests[i].max_tokens for i, p in prompts.items()}):
+                done.update(zip(chosen, self._write([requests[i] for i in chosen]), strict=True))
         return [done[i] for i in range(len(requests))]
 
     def agreement(self, requests: Sequence[Request]) -> list[float]:
@@ -110,13 +116,13 @@ class LocalGenerator:
 
     def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
         """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
-        limits = [max_tokens] * len(prompts)
-        return [w.tokens for w in decoding.write_many(self.model, prompts, eos=self.eos, limits=limits)]
+        return [text.written.tokens for text in self._continued([(p, Written(), max_tokens, None) for p in prompts])]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a chat, up to where the answer begins."""
-        text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        with self._lock:
+            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def logits(self, ids: list[int]) -> torch.Tensor:
         """Raw logits [tokens, vocabulary] in fp32 for one sequence."""
@@ -127,44 +133,54 @@ class LocalGenerator:
 
     def _go_on(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
         """Greedy tokens behind a prompt and what is written already; a close choice is made again plainly."""
-        reader, rest = self._opened(prompt)
-        reader.read([*rest, *written.tokens])
-        told = None if watch is None else partial(self._tell, watch)
-        if not decoding.write(reader, written, eos=self.eos, limit=limit, text=prompt, on_step=told):
+        text = self._continued([(prompt, written, limit, watch)])[0]
+        if text.written.ended:
             raise Unwanted
-        return self._sure(prompt, written, limit, watch)
+        return self._sure(prompt, text.written, limit, watch)
+
+    def _continued(self, several: Sequence[Unfinished]) -> list[Writing]:
+        """Prompts with what is written behind them already, read together and then written to their ends."""
+        texts, rests = [], []
+        for prompt, written, limit, watch in several:
+            reader, rest = self._opened(prompt)
+            told = None if watch is None else partial(self._tell, watch)
+            texts.append(Writing(reader, written, self.eos, limit, prompt, told))
+            rests.append([*rest, *written.tokens])
+        self._processors.take()
+        for _ in decoding.read_all([text.reader for text in texts], rests, [1] * len(texts)):
+            pass  # the readers keep what comes next
+        decoding.write(texts, self._processors.take)
+        return texts
 
     def _sure(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
         """What was written, or what plain decoding writes where rounding could have turned a choice."""
-        return written if written.least_margin >= self.doubt_alone else self._plain(prompt, limit, watch)
+        return written if written.least_margin >= self.doubt else self._plain(prompt, limit, watch)
 
     def _plain(self, prompt: Tokens, limit: int, watch: Watch | None) -> Written:
-        reader, written = decoding.opened(self.model), Written()
-        reader.read(prompt)
         told = None if watch is None else partial(self._tell, watch)
-        if not decoding.write(reader, written, eos=self.eos, limit=limit, on_step=told):
+        text = Writing(decoding.opened(self.model), Written(), self.eos, limit, None, told)
+        text.reader.read(prompt)
+        decoding.write([text])
+        if text.written.ended:
             raise Unwanted
-        return written
+        return text.written
 
     def _tell(self, watch: Watch, tokens: Tokens) -> bool:
         return watch(self._text(tokens))
 
     def _write(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
-        """The texts of the chats of one pass; one by one where that is exact and a batch would be written again."""
-        if len(requests) == 1 or not self.doubt_alone:
-            return [self._alone(request) for request in requests]
+        """The texts of some chats, written together."""
         prompts = [self.prompt_ids(r.messages) for r in requests]
-        watches = [None if r.watch is None else partial(self._tell, r.watch) for r in requests]
-        limits = [r.max_tokens for r in requests]
-        written = decoding.write_many(self.model, prompts, eos=self.eos, limits=limits, on_steps=watches)
-        return [
-            self._alone(r) if w.least_margin < self.doubt else Unwanted() if w.ended else self._generation(w)
-            for r, w in zip(requests, written, strict=True)
-        ]
+        texts = self._continued(
+            [(prompt, Written(), r.max_tokens, r.watch) for prompt, r in zip(prompts, requests, strict=True)]
+        )
+        return [self._end(text, r.watch) for text, r in zip(texts, requests, strict=True)]
 
-    def _alone(self, request: Request) -> Generation | Unwanted:
+    def _end(self, text: Writing, watch: Watch | None) -> Generation | Unwanted:
         try:
-            return self.generate(request.messages, max_tokens=request.max_tokens, watch=request.watch)
+            if text.written.ended:
+                return Unwanted()
+            return self._generation(self._sure(list(text.text or ()), text.written, text.limit, watch))
         except Unwanted as ended:
             return ended
 
@@ -183,14 +199,15 @@ class LocalGenerator:
         return [found[key] for key in keys]
 
     def _draft(self, text: str) -> Tokens:
-        return [*self.tokenizer.encode(text, add_special_tokens=False), self.eos]
+        with self._lock:
+            return [*self.tokenizer.encode(text, add_special_tokens=False), self.eos]
 
     def _agreed(self, keys: Sequence[Check], drafts: Mapping[Check, Tokens]) -> Iterator[Written]:
         """The part of each draft that the model would have written itself."""
-        fixed = self._opening()
-        opening = fixed if all(self._opens(key[0]) for key in keys) else decoding.opened(self.model)
-        known = opening.length
-        rows = decoding.check_many(opening, [list(key[0][known:]) for key in keys], [drafts[key] for key in keys])
+        opened = [self._opened(key[0]) for key in keys]
+        read = [[*rest, *drafts[key][:-1]] for key, (_, rest) in zip(keys, opened, strict=True)]
+        self._processors.take()
+        rows = decoding.read_all([reader for reader, _ in opened], read, [len(drafts[key]) for key in keys])
         for key, logits in zip(keys, rows, strict=True):
             agreed = first_difference(logits.argmax(-1).tolist(), drafts[key])
             written = Written()
@@ -217,15 +234,17 @@ class LocalGenerator:
 
     def _opening(self) -> Reader:
         """A reader of the tokens that all prompts begin with: the system prompt and what the template puts there."""
-        if self._read is None:
-            first, second = (self.prompt_ids(messages(word)) for word in ("Why?", "How many?"))
-            self._fixed = tuple(first[: first_difference(first, second)])
-            self._read = decoding.opened(self.model)
-            if self._fixed:
-                whole = self.prompt_ids(messages(OPENS))
-                self._read.read(whole)
-                self._read.unread(len(whole) - len(self._fixed), self._read.row)
-        return self._read
+        with self._lock:
+            if self._read is None:
+                first, second = (self.prompt_ids(messages(word)) for word in ("Why?", "How many?"))
+                self._fixed = tuple(first[: first_difference(first, second)])
+                read = decoding.opened(self.model)
+                if self._fixed:
+                    whole = self.prompt_ids(messages(OPENS))
+                    read.read(whole)
+                    read.unread(len(whole) - len(self._fixed), read.row)
+                self._read = read
+            return self._read
 
     # --- out ---
 
@@ -235,14 +254,15 @@ class LocalGenerator:
         return Generation(self._text(tokens), tuple(written.logprobs), tuple(written.margins), stopped)
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        with self._lock:
+            return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def passes(sizes: Mapping[Name, int]) -> Iterator[list[Name]]:
     """Things of given lengths in groups of about the same length, each small enough for one pass."""
     group: list[Name] = []
     for name in sorted(sizes, key=lambda n: sizes[n]):
-        if len(group) == PASS_ROWS or (group and sizes[name] * (len(group) + 1) > PASS_TOKENS):
+        if len(group) == PASS_TEXTS or (group and sizes[name] + sum(sizes[n] for n in group) > PASS_TOKENS):
             yield group
             group = []
         group.append(name)

@@ -1,13 +1,16 @@
 """Several questions at once: whatever they ask of the models goes through the models together.
 
 Each piece of work runs in a thread of its own, but only one of them at a time, handing over where it would call a
-model. When all of them wait for one, the calls are made in as few passes as possible and the work goes on. So the
-work itself is written as if it were alone, and needs no locks. It knows nothing of what is asked or answered.
+model. When all of them wait for one, the calls are made in as few passes as possible and the work goes on; calls of
+different kinds are made side by side. So the work itself is written as if it were alone, and needs no locks. It knows
+nothing of what is asked or answered.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,9 @@ from bot.prompt import Message
 Work = Callable[[Tools], Any]
 Done = Callable[[Sequence[tuple[int, Any]]], None]
 """Gets the numbers of the pieces of work that ended, each with its result or the exception that it ended in."""
-FEW_TEXTS = 8
-"""Texts up to which a call is embedded with others; more of them fill a pass by themselves."""
+FEW_TEXTS, MANY_TEXTS = 8, 160
+"""Texts of a call up to which it is a small one, embedded before the large ones, and most texts of several large ones
+that are embedded together (below `retrieval.embedder.FEW`, so that they are remembered)."""
 
 
 @dataclass(eq=False)
@@ -89,12 +93,25 @@ def alone(tools: Tools, watch: Watch | None = None) -> Tools:
 def serve(tools: Tools, calls: Sequence[Call]) -> None:
     """Make some calls, in as few passes as possible; each gets its result, or the exception of its own failure."""
     texts = [c for c in calls if not isinstance(c.asked, Request)]
-    few = [c for c in texts if len(c.asked) <= FEW_TEXTS]  # type: ignore[arg-type]
-    together(few, lambda some: embedded(tools, some))
-    for call in texts:
-        if call not in few:
-            together([call], lambda some: embedded(tools, some))
+    for group in by_size(texts):
+        together(group, lambda some: embedded(tools, some))
     together([c for c in calls if isinstance(c.asked, Request)], lambda some: written(tools.model.engine, some))
+
+
+def by_size(calls: Sequence[Call]) -> list[list[Call]]:
+    """Calls to embed that go together: all small ones, then large ones up to MANY_TEXTS."""
+    sizes = {id(call): len(call.asked) for call in calls if not isinstance(call.asked, Request)}
+    groups = [[call for call in calls if sizes[id(call)] <= FEW_TEXTS]]
+    room = 0
+    for call in calls:
+        size = sizes[id(call)]
+        if size > FEW_TEXTS:
+            if size > room:
+                groups.append([])
+                room = MANY_TEXTS
+            groups[-1].append(call)
+            room -= size
+    return groups
 
 
 def together(calls: Sequence[Call], make: Callable[[Sequence[Call]], Sequence[Any]]) -> None:
@@ -192,6 +209,32 @@ class Worker:
         self.back.set()
 
 
+Seats = list[tuple[int, Worker]]
+"""Pieces of work by their numbers, each with who does it."""
+
+
+class Kind(Enum):
+    """What a call asks of the models. Two kinds never wait for each other."""
+
+    TEXTS = "texts to embed"
+    DRAFTS = "drafts to check"
+    CHATS = "chats to write"
+    OTHERS = "for an engine that does one thing at a time"
+
+
+def kind_of(call: Call, engine: Engine) -> Kind:
+    """The kind of a call."""
+    if not isinstance(call.asked, Request):
+        return Kind.TEXTS
+    if not isinstance(engine, ManyAtOnce):
+        return Kind.OTHERS
+    return Kind.CHATS if call.asked.draft is None else Kind.DRAFTS
+
+
+Running = dict[Kind, tuple[Seats, Future[None]]]
+"""The pass that runs of each kind, and whose calls it makes."""
+
+
 class Table:
     """Some workers who take turns; `ended` is called in the thread of each when the table is closed."""
 
@@ -199,22 +242,43 @@ class Table:
         """Nobody works yet; threads begin when they are needed."""
         self._ended = ended
         self._workers: list[Worker] = []
+        self._lanes = ThreadPoolExecutor(len(Kind), thread_name_prefix="pass")
 
     def run(self, tools: Tools, works: Sequence[Work], watches: Sequence[Watch | None], done: Done) -> None:
         """Do all pieces of work; `done` gets those that have ended, between the passes."""
         while len(self._workers) < len(works):
             self._workers.append(Worker(self._ended))
-        live = list(enumerate(self._workers[: len(works)]))
-        for at, worker in live:
-            given = shared(tools, worker.ask, watches[at])
-            worker.work = bound(works[at], given)
-        while live:
-            waiting = [(at, worker) for at, worker in live if worker.go()]
-            ended = [(at, worker.forget()) for at, worker in live if worker.call is None]
+        ready = list(enumerate(self._workers[: len(works)]))
+        for at, worker in ready:
+            worker.work = bound(works[at], shared(tools, worker.ask, watches[at]))
+        waiting: dict[Kind, Seats] = {kind: [] for kind in Kind}
+        running: Running = {}
+        while ready:
+            ended = []
+            for at, worker in ready:
+                if worker.go() and worker.call is not None:
+                    waiting[kind_of(worker.call, tools.model.engine)].append((at, worker))
+                else:
+                    ended.append((at, worker.forget()))
             if ended:
                 done(ended)
-            serve(tools, [worker.call for _, worker in waiting if worker.call is not None])
-            live = waiting
+            ready = self._passes(tools, waiting, running)
+
+    def _passes(self, tools: Tools, waiting: dict[Kind, Seats], running: Running) -> Seats:
+        """Begin a pass of each kind that is waited for, and wait until one has ended; who goes on then."""
+        for kind in [kind for kind, seats in waiting.items() if seats and kind not in running]:
+            seats, waiting[kind] = waiting[kind], []
+            calls = [worker.call for _, worker in seats if worker.call is not None]
+            if kind is Kind.OTHERS or not (running or any(waiting.values())):
+                serve(tools, calls)
+                return seats
+            running[kind] = seats, self._lanes.submit(serve, tools, calls)
+        wait([future for _, future in running.values()], return_when=FIRST_COMPLETED)
+        over = [kind for kind, (_, future) in running.items() if future.done()]
+        gone = [running.pop(kind) for kind in over]
+        for _, future in gone:
+            future.result()
+        return [seat for seats, _ in gone for seat in seats]
 
     def close(self) -> None:
         """End the threads."""
@@ -222,6 +286,7 @@ class Table:
             worker.work = None
             worker.go()
         self._workers.clear()
+        self._lanes.shutdown()
 
 
 def bound(work: Work, tools: Tools) -> Callable[[], Any]:

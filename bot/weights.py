@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from bot import attention
 from storage import manifest
 from storage.errors import IntegrityError
 
@@ -61,6 +62,7 @@ def load(folder: Path, form: str) -> Any:
         replace_linears(model, Packed)
         model.set_attn_implementation("eager")
         replace_norms(model)
+    attention.separate(model)
     return model
 
 

@@ -5,11 +5,11 @@ The model is loaded on first use, so that importing this module costs nothing. I
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,19 @@ REMEMBERED = 20_000
 passages that were read before takes 2 ms instead of 60."""
 RECENT = 1_000
 """Texts after which a text that came once is forgotten; what somebody asked hardly ever comes again."""
+QUESTIONS = 32
+"""Texts of a call up to which their single tokens' vectors are kept too, for as many calls' worth: questions are soon
+asked for by token, and that is another pass otherwise."""
 FEW = 200
 """Texts of a call whose vectors are kept; more of them are being indexed, and are not asked for again."""
 LONGEST = 512
 """Tokens read of a text by a model that names no limit."""
+
+
+Layers = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""The vectors of one text's tokens, after half of the layers and after all, each [tokens, dimension]."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Encoder(Protocol):
@@ -69,6 +78,7 @@ class Embedder:
         self._lock = threading.RLock()  # fast tokenizers fail when two threads use one
         self._recent: dict[str, NDArray[np.float32]] = {}
         self._known: dict[str, NDArray[np.float32]] = {}
+        self._layers: dict[tuple[int, ...], Layers] = {}
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row of length 1 per text, [n, dimension]; text beyond the model's limit is not read."""
@@ -96,13 +106,16 @@ class Embedder:
         model = self.load()
         tokens = self._tokens(texts)
         by_length = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-        batches = [by_length[start : start + BATCH] for start in range(0, len(by_length), BATCH)]
         matrix = np.zeros((len(tokens), self.dimension), dtype=np.float32)
 
         def work(rows: list[int]) -> None:
-            matrix[rows] = forward(model, [tokens[i] for i in rows])
+            matrix[rows], layers = forward(model, [tokens[i] for i in rows], by_token=len(tokens) <= QUESTIONS)
+            with self._lock:
+                keep(self._layers, {tuple(tokens[i]): own for i, own in zip(rows, layers, strict=False)}, QUESTIONS)
 
-        list(self._workers().map(work, batches))
+        workers = self._workers()
+        size = in_equal_parts(len(tokens), workers._max_workers)
+        list(workers.map(work, [by_length[start : start + size] for start in range(0, len(tokens), size)]))
         return matrix
 
     def _workers(self) -> ThreadPoolExecutor:
@@ -122,15 +135,18 @@ class Embedder:
         return ids
 
     def tokens(self, text: str) -> "TokenVectors":
-        """Where each token of a text stands, and its vectors half-way through the model and at its end."""
+        """Where each token of a text stands, and its vectors half-way through the model and at its end.
+
+        Of a text that was just embedded they are known already.
+        """
         model = self.load()
         with self._lock:
             limit = model.max_seq_length or LONGEST
-            read = model.tokenizer(
-                [text], truncation=True, max_length=limit, return_offsets_mapping=True, return_tensors="pt"
-            )
-        spans = tuple((int(start), int(end)) for start, end in read.pop("offset_mapping")[0].tolist())
-        middle, last = layers(model, read)
+            read = model.tokenizer([text], truncation=True, max_length=limit, return_offsets_mapping=True)
+            ids = tuple(read["input_ids"][0])
+            known = self._layers.get(ids)
+        middle, last = known or self._workers().submit(forward, model, [ids], by_token=True).result()[1][0]
+        spans = tuple((int(start), int(end)) for start, end in read["offset_mapping"][0])
         return TokenVectors(spans, middle, last)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -168,25 +184,16 @@ class TokenVectors:
     last: NDArray[np.float32]
 
 
-def layers(model: "SentenceTransformer", read: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The vectors of one text's tokens after half of the layers and after all."""
-    import torch
-
-    with torch.inference_mode():
-        given = {name: tensor.to(model.device) for name, tensor in read.items()}
-        states = transformer_of(model)(**given, output_hidden_states=True).hidden_states
-    middle, last = (states[at][0].float().cpu().numpy() for at in (len(states) // 2, -1))
-    return middle, last
-
-
 def transformer_of(model: "SentenceTransformer") -> Any:
     """The transformer below the pooling."""
     first: Any = model[0]
     return first.auto_model
 
 
-def forward(model: "SentenceTransformer", tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """The vectors of one batch, each of length 1."""
+def forward(
+    model: "SentenceTransformer", tokens: Sequence[Sequence[int]], *, by_token: bool = False
+) -> tuple[NDArray[np.float32], list[Layers]]:
+    """The vectors of one batch, each of length 1, and with `by_token` those of each text's single tokens."""
     import torch
 
     width = -(-max(len(ids) for ids in tokens) // STEP) * STEP
@@ -195,14 +202,27 @@ def forward(model: "SentenceTransformer", tokens: Sequence[Sequence[int]]) -> ND
     for row, text in enumerate(tokens):
         ids[row, : len(text)] = torch.tensor(text)
         mask[row, : len(text)] = 1
+    read: dict[str, Any] = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
     with torch.inference_mode():
-        features = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-        rows = model(features)["sentence_embedding"].float()
+        states = transformer_of(model)(**read, output_hidden_states=by_token)
+        features = read | {"token_embeddings": states.last_hidden_state}
+        for module in list(model)[1:]:
+            features = module(features)
+        rows = features["sentence_embedding"].float()
         unit: NDArray[np.float32] = torch.nn.functional.normalize(rows, dim=1).cpu().numpy()
-        return unit
+        if not by_token:
+            return unit, []
+        both = [states.hidden_states[at].float().cpu().numpy() for at in (len(states.hidden_states) // 2, -1)]
+    return unit, [(both[0][i, : len(t)].copy(), both[1][i, : len(t)].copy()) for i, t in enumerate(tokens)]
 
 
-def keep(known: dict[str, NDArray[np.float32]], made: dict[str, NDArray[np.float32]], most: int) -> None:
+def in_equal_parts(texts: int, workers: int) -> int:
+    """The size of a batch when all workers get the same number of about equal ones, none above BATCH."""
+    batches = -(-max(1, texts) // BATCH)
+    return -(-max(1, texts) // (-(-batches // workers) * workers)) if batches > 1 else max(1, texts)
+
+
+def keep(known: dict[Key, Value], made: dict[Key, Value], most: int) -> None:
     """Put vectors at the young end, and forget the oldest beyond `most`."""
     known |= made
     while len(known) > most:
@@ -221,6 +241,7 @@ def workers() -> ThreadPoolExecutor:
     ready = threading.Barrier(threads + 1)
 
     def alone() -> None:
+        torch.get_num_threads()  # a thread that has not asked yet takes the common count at its first pass
         torch.set_num_threads(1)
         ready.wait()
 

@@ -7,8 +7,10 @@ import os
 
 FOR_LIBRARIES = {
     # The bot and the night share two cores. OpenMP threads that spin while they wait make each other up to thirty
-    # times slower (DECISIONS.md, 2026-11-20); passive ones cost nothing measurable when a process is alone.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # times slower, and those that sleep at once are woken on the core of the one that waits for them. Some ten
+    # microseconds of spinning bridge the gaps within a pass, and no longer ones (DECISIONS.md, 2026-11-20).
+    "OMP_WAIT_POLICY": "ACTIVE",
+    "GOMP_SPINCOUNT": "1000",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",

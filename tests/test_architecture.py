@@ -40,7 +40,8 @@ SLACK = {
     f"bot/{name}.py"
     for name in ("app", "blocks", "channels", "delivery", "home", "listeners", "review_views", "reviews", "streaming")
 }
-ENGINE = {"bot/base_model.py", "bot/decoding.py", "bot/generator.py", "bot/weights.py", "retrieval/embedder.py"}
+MODEL = ("attention", "base_model", "decoding", "generator", "processors", "weights")
+ENGINE = {f"bot/{name}.py" for name in MODEL} | {"retrieval/embedder.py"}
 TRAINING = {file.relative_to(ROOT).as_posix() for file in SOURCES if file.is_relative_to(ROOT / "learning")}
 DOORS = {
     "chromadb": {"retrieval/index.py"},

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -268,6 +269,54 @@ def test_a_ticket_says_that_it_is_unwanted_while_it_is_worked_on() -> None:
     assert not ticket.cancel()
     assert ticket.unwanted
     assert isinstance(ticket, Future)
+
+
+class TwoKinds:
+    """An engine for several at once: drafts are checked while a chat is still being written."""
+
+    def __init__(self) -> None:
+        self.checked = threading.Event()
+        self.calls: list[int] = []
+
+    def many(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        self.calls.append(len(requests))
+        if requests[0].draft is None:
+            assert self.checked.wait(timeout=30)  # so it ends only if the drafts do not wait for it
+            return [Generation("written", (), (), stopped=True)] * len(requests)
+        if requests[0].draft == "broken":
+            raise RuntimeError("broken")
+        return [Generation("checked", (), (), stopped=True)] * len(requests)
+
+
+def test_drafts_do_not_wait_for_what_is_written(tools: Tools) -> None:
+    engine, table, seen = TwoKinds(), Table(), dict[int, Any]()
+    model = replace(tools, model=replace(tools.model, engine=cast(Engine, engine)))
+
+    def write(given: Tools) -> str:
+        return given.model.engine.generate([], max_tokens=4).text
+
+    def check(draft: str, given: Tools) -> str:
+        return given.model.engine.confirm([], draft, max_tokens=4).text
+
+    def done(ended: Sequence[tuple[int, Any]]) -> None:
+        seen.update(ended)
+        if {1, 2} <= set(seen):
+            engine.checked.set()
+
+    table.run(model, [write, partial(check, "a"), partial(check, "b")], [None] * 3, done)
+    assert seen == {0: "written", 1: "checked", 2: "checked"}
+    assert sorted(engine.calls) == [1, 2]
+    table.run(model, [write, partial(check, "broken"), lambda _: "else"], [None] * 3, done)
+    assert isinstance(seen[1], RuntimeError)
+    assert seen[0] == "written"
+    table.close()
+
+
+def test_large_calls_share_a_pass_up_to_a_limit(tools: Tools) -> None:
+    calls = [together.Call(["text"] * size) for size in (100, 2, 50, 20)]
+    together.serve(tools, calls)
+    assert [len(texts) for texts in tools.embedder.calls] == [2, 150, 20]  # type: ignore[attr-defined]
+    assert [len(c.result) for c in calls] == [100, 2, 50, 20]
 
 
 def test_large_calls_are_not_mixed_with_small_ones(tools: Tools) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from bot import base_model, prompt
 from bot.generation import Generation, Request, Unwanted
@@ -39,8 +40,6 @@ def reading() -> list[Message]:
 
 def by_the_library(engine: LocalGenerator, messages: Sequence[Message], tokens: int) -> str:
     """What transformers itself writes greedily."""
-    import torch
-
     ids = torch.tensor([engine.prompt_ids(messages)])
     out = engine.model.generate(
         inputs=ids,
@@ -65,7 +64,7 @@ def test_drafts_give_the_greedy_text(engine: LocalGenerator) -> None:
         drafts = (said.text, said.text[: len(said.text) // 2], plain[at - 1].text)
         checked = engine.confirm(chat, drafts[at % 3], max_tokens=TOKENS)
         wrong += checked.text != said.text
-        if engine.form == "float32" or not engine.doubt_alone:
+        if engine.form == "float32" or not engine.doubt:
             assert checked.logprobs == pytest.approx(said.logprobs, abs=1e-3)
     assert wrong == 0
 
@@ -97,6 +96,26 @@ def test_several_at_once_are_each_as_if_alone(engine: LocalGenerator) -> None:
     requests += [Request(chat, TOKENS, said.text) for chat, said in zip(some[3:], single[3:], strict=True)]
     done = engine.many(requests)
     assert [one.text for one in done if isinstance(one, Generation)] == [said.text for said in single]
+
+
+def test_several_at_once_have_the_very_numbers_of_one_alone(engine: LocalGenerator) -> None:
+    """Where a token's numbers do not depend on the rows beside it: with one thread or all, short beside long."""
+    if engine.doubt:
+        pytest.skip("these sums depend on the number of rows")
+    some = [chats()[0], reading(), *chats()[1:4]]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        single = [engine.plain(chat, max_tokens=TOKENS) for chat in some]
+    finally:
+        torch.set_num_threads(threads)
+    wrote = engine.many([Request(chat, TOKENS) for chat in some])
+    checked = engine.many([Request(chat, TOKENS, said.text) for chat, said in zip(some, single, strict=True)])
+    for alone, *others in zip(single, wrote, checked, strict=True):
+        for other in others:
+            assert isinstance(other, Generation)
+            assert other.text == alone.text
+            assert other.logprobs[:TOKENS] == alone.logprobs[:TOKENS]
 
 
 def test_a_watch_sees_the_text_grow_and_can_end_it(engine: LocalGenerator) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval.chunker import LIMIT, SPECIAL
-from retrieval.embedder import Embedder
+from retrieval.embedder import BATCH, Embedder, in_equal_parts
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
@@ -106,6 +106,36 @@ def test_encoding_leaves_torch_as_it_was(embedder: Embedder) -> None:
     before = torch.get_num_threads()
     embedder.encode([f"text {n}" for n in range(40)])
     assert torch.get_num_threads() == before
+
+
+def test_its_workers_compute_with_one_thread_each(embedder: Embedder) -> None:
+    """Otherwise each keeps a helper, and every other pass of the process takes nearly twice as long."""
+    import torch
+
+    embedder.encode(["Warm up."])
+    pool = embedder._workers()
+    assert {future.result() for future in [pool.submit(torch.get_num_threads) for _ in range(8)]} == {1}
+
+
+def test_the_tokens_of_a_question_just_asked_are_known(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = "Who approves a Refund above 500 EUR at the Lisbon office?"
+    alone = Embedder().tokens(question.casefold())
+    embedder.encode([question, "Something much longer that stands beside it in the same pass, with many more words."])
+    with monkeypatch.context() as patched:
+        patched.setattr("retrieval.embedder.forward", None)
+        known = embedder.tokens(question.casefold())
+    assert known.spans == alone.spans
+    for layer in ("middle", "last"):
+        ours, theirs = getattr(known, layer), getattr(alone, layer)
+        cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+        assert cosines.min() > 0.999
+
+
+def test_batches_are_equal_and_none_is_too_long() -> None:
+    for texts in (1, 16, 17, 40, 100):
+        size = in_equal_parts(texts, 2)
+        assert 0 < size <= BATCH
+        assert texts <= BATCH or -(-texts // size) % 2 == 0
 
 
 def test_nothing_and_no_model_are_handled(embedder: Embedder, tmp_path: Path) -> None:

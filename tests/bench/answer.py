@@ -9,9 +9,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -305,10 +306,17 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 @click.command()
-def main() -> None:
+@click.option(
+    "--only",
+    "chosen",
+    multiple=True,
+    type=click.Choice([measure.__name__ for measure in MEASURES]),
+    help="Measure this and keep the other figures as they stand in answer.json; repeatable.",
+)
+def main(chosen: tuple[str, ...]) -> None:
     """Run every measure and write answer.json and answer.md."""
     environment.prepare()
-    figures: list[Figure] = []
+    made: dict[str, list[Figure]] = {}
     with tempfile.TemporaryDirectory() as home:
         bench = Bench(Embedder(), Path(home))
         if asking.handbook().is_dir():
@@ -316,14 +324,30 @@ def main() -> None:
         else:
             click.echo(f"No tts_handbook under {asking.DATA}: its figures are left out.", err=True)
         for measure in MEASURES:
-            start = time.perf_counter()
-            made = list(measure(bench))
-            click.echo(f"{measure.__name__}: {len(made)} figures, {time.perf_counter() - start:.0f} s", err=True)
-            figures += made
-    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+            if not chosen or measure.__name__ in chosen:
+                start = time.perf_counter()
+                made[measure.__name__] = list(measure(bench))
+                click.echo(f"{measure.__name__}: {time.perf_counter() - start:.0f} s", err=True)
+    known = {} if not chosen else kept(json.loads((HERE / "answer.json").read_text(encoding="utf-8")))
+    measured = known | made
+    figures = {m.__name__: measured[m.__name__] for m in MEASURES if m.__name__ in measured}
+    rows = [
+        asdict(figure) | {"met": figure.met, "measure": name} for name, own in figures.items() for figure in own
+    ]
     (HERE / "answer.json").write_text(json.dumps({"figures": rows}, indent=1) + "\n", encoding="utf-8")
-    (HERE / "answer.md").write_text(table(figures), encoding="utf-8")
-    click.echo(table(figures))
+    told = table([figure for own in figures.values() for figure in own])
+    (HERE / "answer.md").write_text(told, encoding="utf-8")
+    click.echo(told)
+
+
+def kept(told: dict[str, list[dict[str, Any]]]) -> dict[str, list[Figure]]:
+    """The figures of answer.json by the measure they came from."""
+    names = [field.name for field in fields(Figure)]
+    found: dict[str, list[Figure]] = {}
+    for row in told["figures"]:
+        figure = Figure(**{name: row[name] for name in names})
+        found.setdefault(row.get("measure", ""), []).append(figure)
+    return found
 
 
 if __name__ == "__main__":

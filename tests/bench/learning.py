@@ -313,7 +313,7 @@ def pace(told: dict[str, Any]) -> list[str]:
         ]
         lines[-1] += f" ({growth['500']['total']:.0f} s and {growth['30']['total']:.0f} s)."
         lines += [
-            f"With {known} known, {night['recalled']:.0%} of them recalled beforehand, the night ended: {night['outcome']}."
+            f"With {known} known, {night['recalled']:.0%} of them recalled before, the night ended: {night['outcome']}."
             for known, night in growth.items()
             if known != "ratio" and "recalled" in night
         ]

@@ -27,6 +27,7 @@ from bot.confidence import Confidence, Head
 from bot.desk import Desk
 from bot.generator import LocalGenerator
 from bot.pipeline import Model, Tools
+from bot.same_question import Comparer
 from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
@@ -63,7 +64,8 @@ class Shop:
     def forget(self) -> None:
         """As if nothing had ever been asked: no vector and no verdict is remembered."""
         self.engine._checked.clear()
-        vars(self.tools.embedder)["_known"].clear()
+        for kept in ("_known", "_recent", "_layers"):
+            vars(self.tools.embedder)[kept].clear()
 
 
 def open_shop(home: Path, embedder: Embedder) -> Shop:
@@ -84,7 +86,8 @@ def open_shop(home: Path, embedder: Embedder) -> Shop:
     heads = dict.fromkeys(("same", "memorised", "quoted", "generated"), SURE)
     memories = {number: Memory(registry.BASE, number, True, {}) for number, _, _ in taught}
     model = Model(registry.BASE, engine, Confidence(heads), memories)
-    tools = Tools(embedder, TaughtQuestions(database, embedder), Retriever(database, embedder, index), model, TOKENS)
+    known = TaughtQuestions(database, embedder, Comparer(embedder))
+    tools = Tools(embedder, known, Retriever(database, embedder, index), model, TOKENS)
     asked = tuple(row.question for row in company.golden() if row.keys)
     return Shop(database, tools, index, engine, tuple((q, a) for _, q, a in taught), asked)
 
