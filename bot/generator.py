@@ -133,10 +133,13 @@ class LocalGenerator:
 
     def _go_on(self, prompt: Tokens, written: Written, limit: int, watch: Watch | None) -> Written:
         """Greedy tokens behind a prompt and what is written already; a close choice is made again plainly."""
-        text = self._continued([(prompt, written, limit, watch)])[0]
+        return self._finished(self._continued([(prompt, written, limit, watch)])[0], watch)
+
+    def _finished(self, text: Writing, watch: Watch | None) -> Written:
+        """What was written, made sure. Raises Unwanted when somebody ended it."""
         if text.written.ended:
             raise Unwanted
-        return self._sure(prompt, text.written, limit, watch)
+        return self._sure(list(text.text or ()), text.written, text.limit, watch)
 
     def _continued(self, several: Sequence[Unfinished]) -> list[Writing]:
         """Prompts with what is written behind them already, read together and then written to their ends."""
@@ -178,9 +181,7 @@ class LocalGenerator:
 
     def _end(self, text: Writing, watch: Watch | None) -> Generation | Unwanted:
         try:
-            if text.written.ended:
-                return Unwanted()
-            return self._generation(self._sure(list(text.text or ()), text.written, text.limit, watch))
+            return self._generation(self._finished(text, watch))
         except Unwanted as ended:
             return ended
 
