@@ -47,7 +47,7 @@ Name = TypeVar("Name", bound=Hashable)
 class LocalGenerator:
     """One causal language model in memory. One thread owns it, but `many` may check in one and write in another."""
 
-    def __init__(self, folder: Path, *, form: str = "bfloat16") -> None:
+    def __init__(self, folder: Path, *, form: str = "auto") -> None:
         """Load a merged folder in a form of `bot.weights`, or in the one chosen for it ("auto")."""
         self.folder, self.form = folder, weights.form_of(folder, form)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -6,6 +6,7 @@ point against fp32 in either is out, however quick it is. It knows nothing of ho
 """
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -41,11 +42,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Measured:
-    """One form: shares recalled and read (0..1), milliseconds to check a draft and to write a token."""
+    """One form: shares recalled and read (0..1), milliseconds to check a draft and to write a token.
+
+    The shares are None for a form that was timed alone, because it is no quicker.
+    """
 
     form: str
-    recall: float
-    reading: float
+    recall: float | None
+    reading: float | None
     check_ms: float
     token_ms: float
     allowed: bool = True
@@ -79,7 +83,7 @@ def choose(
     """The form for a merged folder; `facts` are taught questions with answers that it memorised.
 
     A form that the setting names is taken unmeasured. Forms are measured from the one that rounds least; none is begun
-    after half of `seconds`.
+    after half of `seconds`, and one that is too slow to be chosen is only timed.
     """
     if setting != "auto":
         return Choice(setting, ())
@@ -87,14 +91,17 @@ def choose(
     said = [""] * MOST_READINGS
     for form in ROUNDS_LESS:
         if len(rows) < 2 or time.monotonic() - began < seconds / 2:
-            row, said = measure(folder, form, facts[:MOST_FACTS], said, max_tokens)
+            most_ms = WORTH * rows[0].answer_ms if rows else math.inf
+            row, said = measure(folder, form, facts[:MOST_FACTS], said, max_tokens, most_ms=most_ms)
             rows.append(row)
     judged = tuple(judge(row, rows[0]) for row in rows)
     return Choice(quickest(judged), judged)
 
 
 def judge(row: Measured, exact: Measured) -> Measured:
-    """Whether a form is as good as fp32, to half a point."""
+    """Whether a form is as good as fp32, to half a point; one that was not looked at is not."""
+    if row.recall is None or row.reading is None or exact.recall is None or exact.reading is None:
+        return replace(row, allowed=False)
     fall = max(exact.recall - row.recall, exact.reading - row.reading)
     return replace(row, allowed=fall <= MOST_FALL + 1e-9)
 
@@ -109,14 +116,25 @@ def quickest(rows: Sequence[Measured]) -> str:
 
 
 def measure(
-    folder: Path, form: str, facts: Sequence[tuple[str, str]], said: Sequence[str], max_tokens: int
+    folder: Path,
+    form: str,
+    facts: Sequence[tuple[str, str]],
+    said: Sequence[str],
+    max_tokens: int,
+    *,
+    most_ms: float = math.inf,
 ) -> tuple[Measured, list[str]]:
     """One form, loaded for this and dropped again, and what it reads; `said` is what the form before it read.
 
-    Forms mostly write the same, so each is only asked whether it would: that takes one pass for each text.
+    Forms mostly write the same, so each is only asked whether it would: that takes one pass for each text. A form
+    whose answers take more than `most_ms` is not asked at all.
     """
     engine, items = LocalGenerator(folder, form=form), readings()
     try:
+        check, token = speeds(engine)
+        timed = Measured(form, None, None, round(check, 1), round(token, 2))
+        if timed.answer_ms > most_ms:
+            return timed, list(said)
         learnt = [Request(prompt.messages(question), max_tokens, answer) for question, answer in facts]
         recalled = [isinstance(one, Generation) and one.confirmed == 1.0 for one in engine.many(learnt)]
         reads = [
@@ -125,11 +143,10 @@ def measure(
         ]
         texts = [one.text if isinstance(one, Generation) else "" for one in engine.many(reads)]
         held = [item.holds(text) for item, text in zip(items, texts, strict=True)]
-        check, token = speeds(engine)
     finally:
         del engine
         gc.collect()
-    return Measured(form, share(recalled), share(held), round(check, 1), round(token, 2)), texts
+    return replace(timed, recall=share(recalled), reading=share(held)), texts
 
 
 def speeds(engine: LocalGenerator) -> tuple[float, float]:

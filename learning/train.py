@@ -31,6 +31,7 @@ from learning.dataset import Example
 from learning.recipe import Recipe, Stage, stages
 from learning.replay import Anchor
 from learning.upper import Row, Tokens, Upper, common_prefix, rows_of
+from retrieval import precision
 from storage.errors import NightshiftError
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def arguments(recipe: Recipe, stage: Stage, folder: Path, steps: int, *, best: b
         train_sampling_strategy="sequential",
         max_grad_norm=recipe.clip,
         weight_decay=0.0,
-        bf16=True,
+        bf16=precision.computes_bfloat16(),
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,
         eval_strategy="steps" if best else "no",
@@ -243,7 +244,12 @@ def adapted(model: Any, recipe: Recipe, warm_from: Path | None) -> PeftModel:
 
 
 def halved(model: PeftModel) -> PeftModel:
-    """Keep frozen matrices in bf16, as autocast would cast them in every step; merging starts from the disk."""
+    """Keep frozen matrices in bf16, as autocast would cast them in every step; merging starts from the disk.
+
+    Where training computes in fp32 they stay as they are.
+    """
+    if not precision.computes_bfloat16():
+        return model
     for parameter in model.parameters():
         if not parameter.requires_grad and parameter.ndim == 2 and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(torch.bfloat16)

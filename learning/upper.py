@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from learning import packing
 from learning.packing import Layout
 from learning.replay import Anchor
+from retrieval import precision
 
 PREPARED_TOGETHER = 24
 Tokens = tuple[list[int], list[int]]
@@ -95,8 +96,12 @@ class Upper(nn.Module):
 
     def below(self, ids: Tensor, layout: Layout) -> Tensor:
         """The state [tokens, width] of a packed row under the lowest trained layer, in fp32 on the processor."""
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), self.autocast():
             return self.run(self.lower, self.embed(ids.to(self.device)), layout).float().cpu()
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where this machine computes in it, else fp32 throughout."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision.computes_bfloat16())
 
     def run(self, layers: Any, hidden: Tensor, layout: Layout) -> Tensor:
         """Some layers over a packed row [tokens, width]."""
@@ -161,7 +166,7 @@ class Upper(nn.Module):
     def kept(self, anchors: Sequence[Row]) -> float:
         """The share of the base's own next tokens that these weights would still choose."""
         same, asked = 0, 0
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), self.autocast():
             for start in range(0, len(anchors), PREPARED_TOGETHER):
                 chosen = anchors[start : start + PREPARED_TOGETHER]
                 now = self.head(self.states(chosen, [])[0]).argmax(-1)

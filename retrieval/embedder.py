@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval import precision
 from storage import shipped
 from storage.errors import UserError
 
@@ -284,6 +285,4 @@ def faster_weights() -> dict[str, object]:
     """
     import torch
 
-    able = torch.cpu.get_capabilities()
-    native = torch.cuda.is_available() or able.get("avx512_bf16") or able.get("amx_bf16")
-    return {"dtype": torch.bfloat16} if native else {}
+    return {"dtype": torch.bfloat16} if precision.computes_bfloat16() else {}

@@ -41,7 +41,7 @@ SLACK = {
     for name in ("app", "blocks", "channels", "delivery", "home", "listeners", "review_views", "reviews", "streaming")
 }
 MODEL = ("attention", "base_model", "decoding", "generator", "processors", "weights")
-ENGINE = {f"bot/{name}.py" for name in MODEL} | {"retrieval/embedder.py"}
+ENGINE = {f"bot/{name}.py" for name in MODEL} | {"retrieval/embedder.py", "retrieval/precision.py"}
 TRAINING = {file.relative_to(ROOT).as_posix() for file in SOURCES if file.is_relative_to(ROOT / "learning")}
 DOORS = {
     "chromadb": {"retrieval/index.py"},

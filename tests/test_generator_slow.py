@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bot import base_model, prompt
+from bot import base_model, prompt, weights
 from bot.generation import Generation, Request, Unwanted
 from bot.generator import LocalGenerator
 from bot.prompt import Message
+from retrieval import precision
 from storage import company
 
 pytestmark = pytest.mark.slow
@@ -55,9 +56,9 @@ def by_the_library(engine: LocalGenerator, messages: Sequence[Message], tokens: 
 def test_drafts_give_the_greedy_text(engine: LocalGenerator) -> None:
     """A draft that is right, one that is right up to a point, and one of another question.
 
-    Fifty questions in the form that serves, ten in the other, which takes five times as long.
+    Fifty questions in the form that serves on this machine, ten in the other, which takes several times as long.
     """
-    asked = chats()[::5] if engine.form == "float32" else chats()
+    asked = chats() if engine.form == weights.quicker() else chats()[::5]
     plain = [engine.plain(chat, max_tokens=TOKENS) for chat in asked]
     wrong = 0
     for at, (chat, said) in enumerate(zip(asked, plain, strict=True)):
@@ -135,9 +136,8 @@ def test_a_watch_sees_the_text_grow_and_can_end_it(engine: LocalGenerator) -> No
 
 
 def test_the_form_is_the_one_that_the_manifest_names(base: Path, tmp_path: Path) -> None:
-    from bot import weights
-
-    assert weights.form_of(base, "auto") == "bfloat16"
+    assert weights.form_of(base, "auto") == weights.quicker()
+    assert weights.quicker() == ("bfloat16" if precision.computes_bfloat16() else "float32")
     (tmp_path / "MANIFEST.json").write_text(json.dumps({"serving_form": "int8"}))
     assert weights.form_of(tmp_path, "auto") == "int8"
     assert weights.form_of(tmp_path, "float32") == "float32"

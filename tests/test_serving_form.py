@@ -1,5 +1,7 @@
 """The form that serves is the quickest one that loses nothing."""
 
+from pathlib import Path
+
 import pytest
 
 from bot import commands
@@ -25,11 +27,27 @@ def form(name: str, **change: float) -> Measured:
         ((EXACT, form("bfloat16"), form("int8", check_ms=49)), "bfloat16"),
         ((EXACT, form("bfloat16"), form("int8", token_ms=12)), "int8"),
         ((EXACT, form("bfloat16"), form("int8", token_ms=12, recall=0.15)), "bfloat16"),
+        ((EXACT, form("bfloat16", check_ms=1400), form("int8", token_ms=12)), "int8"),
+        ((EXACT, judge(Measured("bfloat16", None, None, check_ms=1400, token_ms=9), EXACT)), "float32"),
         ((EXACT,), "float32"),
     ],
 )
 def test_the_quickest_that_loses_nothing_serves(rows: tuple[Measured, ...], chosen: str) -> None:
     assert quickest(rows) == chosen
+
+
+class TenTimesSlower:
+    """An engine of any form that must not be asked for answers."""
+
+    def __init__(self, folder: Path, *, form: str) -> None: ...
+
+
+def test_a_form_that_is_too_slow_is_timed_and_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_form, "LocalGenerator", TenTimesSlower)
+    monkeypatch.setattr(serving_form, "speeds", lambda _: (1500.0, 450.0))
+    row, said = serving_form.measure(tmp_path, "bfloat16", (), ["kept"], 96, most_ms=EXACT.answer_ms)
+    assert (row.recall, row.reading, said) == (None, None, ["kept"])
+    assert not judge(row, EXACT).allowed
 
 
 def test_passages_hold_what_is_asked() -> None:
