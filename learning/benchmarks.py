@@ -115,11 +115,11 @@ def batch_scores(engine: LocalGenerator, rows: Sequence[tuple[list[int], list[in
 
     width = max(len(c) + len(e) for c, e in rows)
     ids = torch.tensor([c + e + [engine.eos] * (width - len(c) - len(e)) for c, e in rows], device=engine.device)
-    picked: list[float] = []
+    wanted = torch.tensor([token for _, ending in rows for token in ending], device=engine.device)
+    lengths = [len(ending) for _, ending in rows]
     with torch.inference_mode():
         hidden: Any = engine.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        for row, (context, ending) in enumerate(rows):
-            logits = engine.model.lm_head(hidden[row, len(context) - 1 : len(context) + len(ending) - 1]).float()
-            wanted = torch.tensor(ending, device=engine.device)[:, None]
-            picked.append(float(logits.log_softmax(-1).gather(-1, wanted).sum()))
-    return picked
+        before = [hidden[i, len(c) - 1 : len(c) + len(e) - 1] for i, (c, e) in enumerate(rows)]
+        logits = engine.model.lm_head(torch.cat(before)).float()
+        picked = logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu()
+    return [float(own.sum()) for own in torch.split(picked, lengths)]
