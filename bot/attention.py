@@ -20,6 +20,8 @@ SEPARABLE = ("llama", "mistral", "qwen2", "qwen3")
 """Model families whose attention is the plain one, over grouped heads, and hands on what it is given by name."""
 ROOM = 64
 """Tokens of room that a text's memory gets beyond what it holds, so that not every step copies it."""
+HEAD_ROWS = 32
+"""Rows whose logits are made in one product: 6 MB in fp32."""
 NO_MASK = torch.zeros(1, 1, 1, 1)
 """Handed over as if it were a mask made ready, so that none is made: `attend` makes its own."""
 
@@ -143,7 +145,8 @@ def attend(asks: Tensor, keys: Tensor, values: Tensor, scaling: float, mask: Ten
 def read(model: Any, texts: Sequence[tuple[Memory, Sequence[int]]], keep: Sequence[int]) -> Iterator[Tensor]:
     """Read on in several texts at once; the logits [keep, vocabulary] behind the last tokens of each, in fp32.
 
-    They are made one text after the other: all at once they would be a hundred megabytes of new memory.
+    Those of single tokens are made together, because each product reads the whole vocabulary; those of long drafts one
+    after the other: all at once they would be a hundred megabytes of new memory.
     """
     layout = Layout([(memory, len(tokens)) for memory, tokens in texts])
     with torch.inference_mode():
@@ -156,7 +159,20 @@ def read(model: Any, texts: Sequence[tuple[Memory, Sequence[int]]], keep: Sequen
         ).last_hidden_state[0]
     for memory, tokens in texts:
         memory.length += len(tokens)
-    for rows, count in zip(torch.split(states, layout.counts), keep, strict=True):
+    last = [rows[-count:] for rows, count in zip(torch.split(states, layout.counts), keep, strict=True)]
+    for together in few_at_once(last):
         with torch.inference_mode():
-            logits: Tensor = model.lm_head(rows[-count:]).float()
-        yield logits
+            logits: Tensor = model.lm_head(torch.cat(together)).float()
+        yield from torch.split(logits, [len(rows) for rows in together])
+
+
+def few_at_once(texts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Texts in order, in groups of at most HEAD_ROWS rows; a longer one stands alone."""
+    group: list[Tensor] = []
+    for rows in texts:
+        if group and sum(map(len, group)) + len(rows) > HEAD_ROWS:
+            yield group
+            group = []
+        group.append(rows)
+    if group:
+        yield group

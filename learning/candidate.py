@@ -61,7 +61,8 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
     publish.preflight(night.home, base)
     with night.stage("replay"):
-        anchors = replay.anchors(base, night.home / "cache", night.say)
+        prompts = replay.prompts_for(len(snapshot.facts))
+        anchors = replay.anchors(base, night.home / "cache", night.say, prompts)
     with night.stage("train"):
         chosen = recipe(night.settings, snapshot)
         fresh = rebuild or snapshot.withdrawn or not goes_on_from(champion, chosen, base)

@@ -25,9 +25,12 @@ ANSWER_TOKENS = 24
 PROMPTS, HELD_OUT = 296, 24
 """How many of the prompts that ship are replayed, and how many are never trained but looked at.
 
-With 96 replayed, what was kept of them was not kept of others: the drift on held-out answers was twice as large.
+With 96 prompts beside sixty facts, what was kept of them was not kept of others: the drift on held-out answers was
+twice as large (tests/bench/sweep.md).
 """
-BATCH = 16
+FEW_FACTS, FEW_PROMPTS = 12, 96
+"""A night of so few facts passes each of 96 prompts only some six times, and does not wait for more."""
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,21 @@ def readings() -> list[tuple[str, str]]:
     return [(notes.strip(), question.strip()) for notes, question in pairs]
 
 
-def chats() -> list[tuple[str, list[Message]]]:
+def chats(prompts: int) -> list[tuple[str, list[Message]]]:
     """Every replayed prompt as (question, chat): trained general ones, readings, then those that are held out."""
     general = [(q, prompt.messages(q)) for q in general_prompts()[: PROMPTS + HELD_OUT]]
     read = [(question, prompt.messages(question, [notes])) for notes, question in readings()]
-    return [*general[:PROMPTS], *read, *general[PROMPTS:]]
+    return [*general[:prompts], *read, *general[PROMPTS:]]
 
 
-def anchors(base: Path, cache: Path, progress: Callable[[str], None]) -> Anchors:
-    """The anchors of a base model, from the cache or made now (about a minute)."""
-    asked = chats()
+def prompts_for(facts: int) -> int:
+    """How many general prompts are replayed beside so many facts."""
+    return FEW_PROMPTS if facts <= FEW_FACTS else PROMPTS
+
+
+def anchors(base: Path, cache: Path, progress: Callable[[str], None], prompts: int = PROMPTS) -> Anchors:
+    """The anchors of a base model, from the cache or made now (a minute or more for all of them)."""
+    asked = chats(prompts)
     key = hashlib.sha256(json.dumps([asked, TOP, ANSWER_TOKENS]).encode())
     key.update(weights_of(base).encode())
     stored = cache / f"anchors-{key.hexdigest()[:16]}.safetensors"
@@ -101,27 +109,47 @@ def make(base: Path, asked: list[list[Message]], stored: Path) -> None:
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        answers = engine.continue_many([prompts[i] for i in batch], ANSWER_TOKENS)
-        for at, answer in zip(batch, answers, strict=True):
-            tensors |= anchor_tensors(engine, at, prompts[at], answer)
+        for at, found in zip(batch, said(engine, [prompts[i] for i in batch]), strict=True):
+            tensors |= {f"{at}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
+            tensors |= {f"{at}.{name}": tensor for name, tensor in found.items()}
     stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(".tmp")
     save_file(tensors, temporary)
     temporary.rename(stored)
 
 
-def anchor_tensors(engine: Any, at: int, prompt_ids: list[int], answer_ids: list[int]) -> dict[str, Any]:
-    """The stored form of one anchor."""
+def said(engine: Any, prompts: list[list[int]]) -> list[dict[str, Any]]:
+    """The base's greedy answers, with its likeliest tokens and their log-probabilities at every token.
+
+    One padded batch: where rounding turns a close choice it is the base's own answer all the same, and its distribution
+    comes from the very pass that chose.
+    """
     import torch
 
-    logprobs = engine.logits([*prompt_ids, *answer_ids])[len(prompt_ids) - 1 : -1].log_softmax(-1)
-    top = logprobs.topk(TOP, dim=-1)
-    return {
-        f"{at}.prompt": torch.tensor(prompt_ids, dtype=torch.int32),
-        f"{at}.answer": torch.tensor(answer_ids, dtype=torch.int32),
-        f"{at}.ids": top.indices.to("cpu", torch.int32),
-        f"{at}.logprobs": top.values.to("cpu", torch.float16),
-    }
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), engine.eos)
+    for row, tokens in zip(ids, prompts, strict=True):
+        row[width - len(tokens) :] = torch.tensor(tokens)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    with torch.inference_mode():
+        made = engine.model.generate(
+            inputs=ids.to(engine.device), attention_mask=mask.to(engine.device), max_new_tokens=ANSWER_TOKENS,
+            do_sample=False, eos_token_id=engine.eos, pad_token_id=engine.eos, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        tops = [step.float().log_softmax(-1).topk(TOP, dim=-1) for step in made.logits]
+    top_ids, values = (torch.stack([getattr(t, n) for t in tops], 1).cpu() for n in ("indices", "values"))
+    found = []
+    for row, answer in enumerate(made.sequences[:, width:].tolist()):
+        length = answer.index(engine.eos) + 1 if engine.eos in answer else len(answer)
+        found.append(
+            {
+                "answer": torch.tensor(answer[:length], dtype=torch.int32),
+                "ids": top_ids[row, :length].to(torch.int32).contiguous(),
+                "logprobs": values[row, :length].to(torch.float16).contiguous(),
+            }
+        )
+    return found
 
 
 def load(stored: Path, questions: list[str]) -> list[Anchor]:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,8 +88,9 @@ class Commands(click.Group):
             raise
 
 
+@cache
 def points() -> dict[str, EntryPoint]:
-    """The registered commands by name, without those of a room that was taken out."""
+    """The registered commands by name, without those of a room that was taken out; looked up once a process."""
     return {p.name: p for p in entry_points(group=GROUP) if is_there(p.module)}
 
 

@@ -99,7 +99,7 @@ def test_the_epoch_that_knew_held_out_wordings_best_is_kept(base: Path, tmp_path
 def test_training_that_forgets_is_stopped(base: Path, tmp_path: Path) -> None:
     from learning import replay
 
-    anchors = replay.anchors(base, tmp_path / "cache", lambda _: None)
+    anchors = replay.anchors(base, tmp_path / "cache", lambda _: None, replay.FEW_PROMPTS)
     trained = train.train(
         base,
         EXAMPLES,
