@@ -23,7 +23,7 @@ from storage import environment
 
 environment.prepare()
 
-from bot import base_model, prompt  # noqa: E402
+from bot import base_model, prompt, weights  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.same_question import Comparer  # noqa: E402
 from learning import benchmarks, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
@@ -40,7 +40,7 @@ from storage.errors import NotFoundError  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).parent
 HELLASWAG, TRUTHFULQA = 1000, 400
-FORM = "bfloat16"
+FORM = weights.quicker()
 
 
 def main() -> None:

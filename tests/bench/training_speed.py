@@ -3,7 +3,8 @@
     python -m tests.bench.training_speed            both figures, about ten minutes on two cores
 
 `plain` is what a tutorial does: LoRA on every layer, logits at every position, padded batches of eight in random order,
-bf16 autocast. Both train the same facts (with general replay: hard labels there, KL here) to the same recall, in the
+bf16 autocast where the processor computes in it. Both train the same facts (with general replay: hard labels there, KL
+here) to the same recall, in the
 same process; tokens are those of the sequences without padding. Results go to tests/bench/learning.json.
 """
 
@@ -25,6 +26,7 @@ from learning import merge, replay, train
 from learning.dataset import Example
 from learning.recipe import ALL, Recipe
 from learning.train import tokens_of
+from retrieval import precision
 from storage import company
 from tests.bench.learning import FORM, examples, keep, matched, say, texts
 
@@ -99,7 +101,7 @@ def trainer_and_peft(base: Path, rows: Sequence[Example], anchors: replay.Anchor
                 learning_rate=1e-3,
                 lr_scheduler_type="cosine",
                 warmup_steps=5,
-                bf16=True,
+                bf16=precision.computes_bfloat16(),
                 use_cpu=not torch.cuda.is_available(),
                 seed=7,
                 save_strategy="no",
