@@ -75,6 +75,14 @@ def test_a_call_without_a_layout_goes_to_the_usual_attention(model: Any, usual: 
     torch.testing.assert_close(ours, theirs)
 
 
+def test_logits_of_single_tokens_are_made_together_and_those_of_long_drafts_alone() -> None:
+    counts = [1] * (attention.HEAD_ROWS + 2) + [attention.HEAD_ROWS + 5, 3, 2]
+    texts = [torch.full((count, 2), float(at)) for at, count in enumerate(counts)]
+    groups = list(attention.few_at_once(texts))
+    assert [len(group) for group in groups] == [attention.HEAD_ROWS, 2, 1, 2]
+    assert [rows[0, 0].item() for group in groups for rows in group] == list(range(len(counts)))
+
+
 def test_an_attention_that_slides_reads_one_text_at_a_time() -> None:
     sliding = MistralForCausalLM(MistralConfig(**SIZES, **HEADS, sliding_window=4)).eval()
     assert not attention.separate(sliding)

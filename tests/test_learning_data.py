@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import learning
+from learning import replay
 from storage import company
 
 HERE = Path(learning.__file__).parent
@@ -44,6 +45,15 @@ def likeness(one: str, other: str) -> float:
 def test_there_are_320_replay_prompts_of_which_no_two_are_the_same() -> None:
     assert len(PROMPTS) == 320
     assert len({normal(prompt) for prompt in PROMPTS}) == 320
+
+
+@pytest.mark.parametrize(("facts", "prompts"), [(1, 96), (12, 96), (13, 296), (500, 296)])
+def test_more_facts_replay_more_prompts_and_never_those_that_are_looked_at(facts: int, prompts: int) -> None:
+    chats = [question for question, _ in replay.chats(replay.prompts_for(facts))]
+    assert len(chats) == prompts + len(replay.readings()) + replay.HELD_OUT
+    assert chats[:prompts] == PROMPTS[:prompts]
+    assert chats[-replay.HELD_OUT :] == PROMPTS[-replay.HELD_OUT :]
+    assert not set(chats[: -replay.HELD_OUT]) & set(chats[-replay.HELD_OUT :])
 
 
 def test_a_replay_prompt_is_one_clean_line_of_at_most_25_words() -> None:

@@ -4,8 +4,8 @@
 
 `plain` is what a tutorial does: LoRA on every layer, logits at every position, padded batches of eight in random order,
 bf16 autocast where the processor computes in it. Both train the same facts (with general replay: hard labels there, KL
-here) to the same recall, in the
-same process; tokens are those of the sequences without padding. Results go to tests/bench/learning.json.
+here) to the same recall, in the same process; tokens are those of the sequences without padding. Results go to
+tests/bench/learning.json.
 """
 
 import argparse
