@@ -272,6 +272,9 @@ async def post_card(parts: Parts, row: Correction, conflicts: Sequence[Conflict]
         return
     where, ts = await send(parts, channel, await card(parts, row, conflicts))
     await parts.stored(conversations.remember_post, where, ts, correction_id=row.id)
+    now = await parts.stored(corrections.get, row.id)
+    if now != row:  # decided between the two lines above: that decision found no card to show itself on
+        await update_cards(parts, now, conflicts)
 
 
 async def update_cards(parts: Parts, row: Correction, conflicts: Sequence[Conflict] = ()) -> None:

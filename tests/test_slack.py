@@ -166,6 +166,26 @@ def test_correcting_a_taught_answer_replaces_its_row(home: Path) -> None:
     play(home, story)
 
 
+def test_a_card_that_is_decided_before_it_is_noted_shows_the_decision(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reviewer may press the button while the bot still writes down where it put the card."""
+    note = conversations.remember_post
+
+    def late(*given: Any, **rest: Any) -> None:
+        time.sleep(0.6 if "correction_id" in rest else 0)
+        note(*given, **rest)
+
+    async def story(here: Office) -> None:
+        await correct(here, SAM, "Thirty days.")
+        card = await here.wait(PRIYA, REVIEW, "Thirty days.")
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        await here.wait(PRIYA, REVIEW, "Approved by")
+
+    monkeypatch.setattr(conversations, "remember_post", late)
+    play(home, story)
+
+
 def test_saying_only_what_was_wrong_needs_no_review(home: Path) -> None:
     async def story(here: Office) -> None:
         answer = await asked(here, SAM, "how many days of leave?")
