@@ -29,7 +29,7 @@ With 96 prompts beside sixty facts, what was kept of them was not kept of others
 twice as large (tests/bench/sweep.md).
 """
 FEW_FACTS, FEW_PROMPTS = 12, 96
-"""A night of so few facts passes each of 96 prompts only some six times, and does not wait for more."""
+"""A night of so few facts passes each of 96 prompts only some five times, and does not wait for more."""
 BATCH = 32
 
 

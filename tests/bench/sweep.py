@@ -161,7 +161,7 @@ def slug(name: str) -> str:
 
 
 def one(home: Path, name: str, seed: int) -> dict[str, Any]:
-    """Train with one setting, merge at every scale, and measure."""
+    """Train with one setting, merge, and measure."""
     (prompts, asked), hard = replayed(SETTINGS[name]), SETTINGS[name].get("hard", False)
     change = {k: v for k, v in SETTINGS[name].items() if k not in ("prompts", "asked", "hard")}
     base, facts = base_model.folder(home, "embedded"), company.facts()
