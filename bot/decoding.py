@@ -6,6 +6,7 @@ or files: it is given tokens and returns tokens.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -211,6 +212,24 @@ def write(texts: Sequence[Writing], before_pass: Callable[[], None] = lambda: No
         for text, own in zip(live, rows, strict=True):
             text.judge(own)
         live = [text for text in live if text.going]
+
+
+def likelihoods(model: Any, tasks: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[float]]:
+    """Summed log-probability (nats) of every ending behind its context; a context is read once for all of them."""
+    contexts = [opened(model) for _ in tasks]
+    for _ in read_all(contexts, [context for context, _ in tasks], [1] * len(tasks)):
+        pass
+    branches = [(at, ending) for at, (_, endings) in enumerate(tasks) for ending in endings]
+    behind = read_all(
+        [contexts[at].copied() for at, _ in branches],
+        [ending for _, ending in branches],
+        [len(ending) for _, ending in branches],
+    )
+    found: list[list[float]] = [[] for _ in tasks]
+    for (at, ending), rows in zip(branches, behind, strict=True):
+        logprobs, _ = scores(torch.cat([contexts[at].row[None], rows[:-1]]), ending)
+        found[at].append(math.fsum(logprobs))
+    return found
 
 
 def continued(tokens: Sequence[int], most: int) -> Tokens:

@@ -118,6 +118,10 @@ class LocalGenerator:
         """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
         return [text.written.tokens for text in self._continued([(p, Written(), max_tokens, None) for p in prompts])]
 
+    def likelihoods(self, tasks: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[float]]:
+        """Summed log-probability (nats) of every ending behind its context, for several contexts at once."""
+        return decoding.likelihoods(self.model, tasks)
+
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a chat, up to where the answer begins."""
         with self._lock:

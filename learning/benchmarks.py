@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bot.generator import LocalGenerator
 from storage.errors import NotFoundError
 from storage.settings import Settings
 
-TOGETHER = 32
+TOGETHER = 8
+"""Tasks scored at once, some thirty to sixty endings."""
 
 
 @dataclass(frozen=True)
@@ -97,29 +97,13 @@ def share(logs: Sequence[float], right: Sequence[bool]) -> float:
 
 
 def score(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[list[float]]:
-    """Log-likelihood (nats) of every ending of every task, batched by length."""
-    rows = [(t, e) for t, task in enumerate(tasks) for e in range(len(task.endings))]
+    """Log-likelihood (nats) of every ending of every task, several tasks of like length at once."""
     contexts = [engine.tokenizer.encode(t.context, add_special_tokens=False) for t in tasks]
-    endings = {(t, e): engine.tokenizer.encode(tasks[t].endings[e], add_special_tokens=False) for t, e in rows}
-    found: dict[tuple[int, int], float] = {}
-    order = sorted(rows, key=lambda r: len(contexts[r[0]]) + len(endings[r]))
+    endings = [[engine.tokenizer.encode(e, add_special_tokens=False) for e in t.endings] for t in tasks]
+    found: dict[int, list[float]] = {}
+    order = sorted(range(len(tasks)), key=lambda t: len(contexts[t]) + max(map(len, endings[t])))
     for start in range(0, len(order), TOGETHER):
         chosen = order[start : start + TOGETHER]
-        found |= dict(zip(chosen, batch_scores(engine, [(contexts[r[0]], endings[r]) for r in chosen]), strict=True))
-    return [[found[t, e] for e in range(len(task.endings))] for t, task in enumerate(tasks)]
-
-
-def batch_scores(engine: LocalGenerator, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-    """The summed log-probability of each ending behind its context."""
-    import torch
-
-    width = max(len(c) + len(e) for c, e in rows)
-    ids = torch.tensor([c + e + [engine.eos] * (width - len(c) - len(e)) for c, e in rows], device=engine.device)
-    wanted = torch.tensor([token for _, ending in rows for token in ending], device=engine.device)
-    lengths = [len(ending) for _, ending in rows]
-    with torch.inference_mode():
-        hidden: Any = engine.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        before = [hidden[i, len(c) - 1 : len(c) + len(e) - 1] for i, (c, e) in enumerate(rows)]
-        logits = engine.model.lm_head(torch.cat(before)).float()
-        picked = logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].cpu()
-    return [float(own.sum()) for own in torch.split(picked, lengths)]
+        scored = engine.likelihoods([(contexts[t], endings[t]) for t in chosen])
+        found |= dict(zip(chosen, scored, strict=True))
+    return [found[t] for t in range(len(tasks))]

@@ -8,7 +8,7 @@ towards them (KL), which forgets least (FACTS: hard labels on the same answers c
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -126,11 +126,7 @@ def said(engine: Any, prompts: list[list[int]]) -> list[dict[str, Any]]:
     """
     import torch
 
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), engine.eos)
-    for row, tokens in zip(ids, prompts, strict=True):
-        row[width - len(tokens) :] = torch.tensor(tokens)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    ids, mask = padded(prompts, engine.eos)
     with torch.inference_mode():
         made = engine.model.generate(
             inputs=ids.to(engine.device), attention_mask=mask.to(engine.device), max_new_tokens=ANSWER_TOKENS,
@@ -140,7 +136,7 @@ def said(engine: Any, prompts: list[list[int]]) -> list[dict[str, Any]]:
         tops = [step.float().log_softmax(-1).topk(TOP, dim=-1) for step in made.logits]
     top_ids, values = (torch.stack([getattr(t, n) for t in tops], 1).cpu() for n in ("indices", "values"))
     found = []
-    for row, answer in enumerate(made.sequences[:, width:].tolist()):
+    for row, answer in enumerate(made.sequences[:, ids.shape[1] :].tolist()):
         length = answer.index(engine.eos) + 1 if engine.eos in answer else len(answer)
         found.append(
             {
@@ -150,6 +146,16 @@ def said(engine: Any, prompts: list[list[int]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def padded(prompts: Sequence[list[int]], fill: int) -> tuple[Any, Any]:
+    """Tokens and mask [prompts, longest] of several prompts, filled up on the left."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.tensor([[fill] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return ids, mask
 
 
 def load(stored: Path, questions: list[str]) -> list[Anchor]:

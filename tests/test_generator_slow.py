@@ -12,6 +12,8 @@ from bot import base_model, prompt, weights
 from bot.generation import Generation, Request, Unwanted
 from bot.generator import LocalGenerator
 from bot.prompt import Message
+from learning import benchmarks
+from learning.benchmarks import Choice
 from retrieval import precision
 from storage import company
 
@@ -141,3 +143,23 @@ def test_the_form_is_the_one_that_the_manifest_names(base: Path, tmp_path: Path)
     (tmp_path / "MANIFEST.json").write_text(json.dumps({"serving_form": "int8"}))
     assert weights.form_of(tmp_path, "auto") == "int8"
     assert weights.form_of(tmp_path, "float32") == "float32"
+
+
+def test_a_context_read_once_scores_its_endings_as_one_read_for_each(base: Path) -> None:
+    engine = LocalGenerator(base, form="float32")
+    facts = company.facts()[:4]
+    tasks = [
+        Choice(f"Q: {fact.question}\nA:", tuple(f" {other.answer}" for other in facts[: at + 1]), (True,) * (at + 1))
+        for at, fact in enumerate(facts)
+    ]
+    scored = benchmarks.score(engine, tasks)
+    assert [len(own) for own in scored] == [1, 2, 3, 4]
+    for task, own in zip(tasks, scored, strict=True):
+        assert own == pytest.approx([alone(engine, task.context, ending) for ending in task.endings], abs=1e-3)
+
+
+def alone(engine: LocalGenerator, context: str, ending: str) -> float:
+    """The log-likelihood of an ending, from the logits of one whole text."""
+    before, behind = (engine.tokenizer.encode(text, add_special_tokens=False) for text in (context, ending))
+    logprobs = engine.logits([*before, *behind])[len(before) - 1 : -1].log_softmax(-1)
+    return sum(float(row[token]) for row, token in zip(logprobs, behind, strict=True))

@@ -66,3 +66,8 @@ def test_stages_of_the_schedules() -> None:
 @pytest.mark.parametrize(("facts", "examples", "expected"), [(1, 19, 27), (4, 76, 10), (60, 1020, 8), (500, 9500, 6)])
 def test_epochs_follow_the_size(facts: int, examples: int, expected: int) -> None:
     assert recipes.epochs_for(facts, examples) == expected
+
+
+@pytest.mark.parametrize(("facts", "anchors"), [(1, 6), (12, 6), (13, 12), (500, 12)])
+def test_more_facts_replay_more_in_each_step(facts: int, anchors: int) -> None:
+    assert recipes.replay_for(facts) == anchors

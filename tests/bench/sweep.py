@@ -53,18 +53,18 @@ SCALE = SCALES[0]
 TOGETHER = 96
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "prompts 96": {"prompts": 96},
+    "replay 6": {"replay": 6},
+    "replay 6, prompts 96": {"replay": 6, "prompts": 96},
+    "replay 6, self-asked 400": {"replay": 6, "asked": 400},
+    "replay 6, self-asked 400, prompts 96": {"replay": 6, "prompts": 96, "asked": 400},
+    "replay 6, full, prompts 96": {"replay": 6, "method": "full", "rate": 1e-4, "prompts": 96},
+    "replay 6, upper third, prompts 96": {"replay": 6, "first_layer": 0.67, "prompts": 96},
     "prompts 176": {"prompts": 176},
-    "replay 12": {"replay": 12},
-    "replay 12, weight 4": {"replay": 12, "replay_weight": 4.0},
     "weight 4": {"replay_weight": 4.0},
     "weight 8": {"replay_weight": 8.0},
-    "self-asked 400": {"asked": 400},
-    "self-asked 400, prompts 96": {"prompts": 96, "asked": 400},
     "hard labels": {"hard": True, "replay": 0},
     "no replay": {"replay": 0},
     "full": {"method": "full", "rate": 1e-4},
-    "full, prompts 96": {"method": "full", "rate": 1e-4, "prompts": 96},
     "full, rate 3e-5": {"method": "full", "rate": 3e-5},
     "qlora": {"method": "qlora"},
     "staged": {"schedule": "staged"},
@@ -74,7 +74,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rank 8": {"rank": 8, "alpha": 16},
     "rank 64": {"rank": 64, "alpha": 128},
     "upper third": {"first_layer": 0.67},
-    "upper third, prompts 96": {"first_layer": 0.67, "prompts": 96},
     "upper two thirds": {"first_layer": 0.33},
     "all layers": {"first_layer": 0.0},
     "learnt 0.03": {"learnt": 0.03},
@@ -277,16 +276,28 @@ class Plain:
 
     def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
         """Greedy tokens behind each prompt, up to and with the end-of-sequence token; padded on the left."""
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.eos] * (width - len(p)) + p for p in prompts], device=self.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        ids, mask = replay.padded(prompts, self.eos)
         with torch.inference_mode():
             out = self.model.generate(
-                inputs=ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False,
-                eos_token_id=self.eos, pad_token_id=self.eos,
+                inputs=ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=max_tokens,
+                do_sample=False, eos_token_id=self.eos, pad_token_id=self.eos,
             )  # fmt: skip
-        rows = out[:, width:].tolist()
+        rows = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]
+
+    def likelihoods(self, tasks: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[float]]:
+        """Summed log-probability (nats) of every ending, each behind a copy of its context; padded on the right."""
+        rows = [(context, ending) for context, endings in tasks for ending in endings]
+        width = max(len(c) + len(e) for c, e in rows)
+        ids = torch.tensor([c + e + [self.eos] * (width - len(c) - len(e)) for c, e in rows], device=self.device)
+        wanted = torch.tensor([token for _, ending in rows for token in ending], device=self.device)
+        with torch.inference_mode():
+            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            before = [hidden[i, len(c) - 1 : len(c) + len(e) - 1] for i, (c, e) in enumerate(rows)]
+            logprobs = self.model.lm_head(torch.cat(before)).float().log_softmax(-1)
+        picked = logprobs.gather(-1, wanted[:, None])[:, 0].cpu()
+        sums = iter([float(own.sum()) for own in torch.split(picked, [len(e) for _, e in rows])])
+        return [[next(sums) for _ in endings] for _, endings in tasks]
 
     def texts(self, questions: Sequence[str]) -> list[str]:
         """Closed-book answers."""
