@@ -26,6 +26,12 @@ from tests.bench.exact import WordHashes
 NAMES = calibrate.HEADS["same"]
 
 
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here depends on how many trees are grown, and a head grows forty forests."""
+    monkeypatch.setattr(classifier, "TREES", 8)
+
+
 def labelled(many: int, *, noise: float = 0.1, seed: int = 3) -> list[Row]:
     """Rows of the head `same` in which the first feature tells right from wrong but for some noise."""
     chance = np.random.default_rng(seed)
