@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from storage import environment
@@ -16,6 +17,10 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
 environment.prepare()
+
+# A machine that is busy takes longer over an example, which says nothing of the product.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 OURS = ("NIGHTSHIFT_", "SLACK_")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

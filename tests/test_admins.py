@@ -726,7 +726,7 @@ DOSSIERS = st.builds(
 )
 
 
-@hypothesis(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+@hypothesis(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(DOSSIERS, HOSTILE)
 def test_review_modals_fit_and_escape_whatever_comes(dossier: Dossier, typed: str) -> None:
     form = {"question": typed, "answer": typed, "reason": typed}
@@ -738,7 +738,7 @@ def test_review_modals_fit_and_escape_whatever_comes(dossier: Dossier, typed: st
         assert "<@U0EVIL>" not in "".join(mrkdwn(shown))
 
 
-@hypothesis(max_examples=20, deadline=None)
+@hypothesis(max_examples=20)
 @given(st.lists(st.booleans(), min_size=4, max_size=4), st.sampled_from([(), (SAM,), (SAM, PRIYA)]))
 def test_the_form_of_a_channel_gives_back_what_it_shows(on: list[bool], allowed: tuple[str, ...]) -> None:
     given_ = ChannelSettings(HELP, *on, allowed=allowed, person=PRIYA if on[0] else "", revision=3)

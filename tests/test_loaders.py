@@ -228,7 +228,7 @@ def test_a_word_file_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.Mo
 
 
 @given(st.binary(max_size=200), st.integers(0, 1500))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_damage_breaks_the_loaders(noise: bytes, at: int) -> None:
     """A damaged file gives its text or a sentence, never anything else."""
     for read, whole in ((pdf.read, pdf_of(LEAVE)), (docx.read, styled(paragraph("Words.")))):

@@ -214,7 +214,7 @@ def test_a_page_that_only_moved_says_where_to(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_text_breaks_the_markdown_loader(text: str) -> None:
     path = Path("x.md")
     try:
@@ -292,7 +292,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES, max_size=30), st.text(max_size=300), st.text(max_size=300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_passage_exceeds_the_limit_and_no_word_is_lost(lines: list[str], title: str, heading: str) -> None:
     text = "\n".join(lines)
     short, pieces = chunker.split(LoadedDocument(title, "", (Section(heading, text),)), words)
@@ -396,7 +396,7 @@ def test_any_text_is_a_safe_query(home: Path) -> None:
     ingest_one(database, "Book trains early.")
 
     @given(st.text(max_size=200))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def harmless(text: str) -> None:
         assert len(lexical.search(database, text, 5, ("workspace",))) <= 1
         assert set(lexical.scores(database, text, [1])) <= {1}

@@ -265,7 +265,6 @@ def test_no_order_of_events_breaks_a_promise() -> None:
     chaos = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
-        deadline=None,
         derandomize=EXAMPLES == 200,
         print_blob=True,
         suppress_health_check=list(HealthCheck),

@@ -266,15 +266,20 @@ def headline(told: dict[str, Any]) -> list[str]:
     runs = [told["seeds"][s] for s in seeds]
     for name in runs[0]["facts"]:
         lines.append(f"| {name} | " + " | ".join(f"{r['facts'][name]:.3f}" for r in runs) + " |")
-    for name in runs[0]["general"]:
-        cells = [
-            f"{g['base']:.3f} -> {g['tuned']:.3f} (drop {g['drop']:.3f}, at most {g['drop_upper_95']:.3f})"
-            for g in (r["general"][name] for r in runs)
-        ]
+    for name in max((r["general"] for r in runs), key=len):
+        cells = [change(r["general"].get(name)) for r in runs]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for name in ("merged", "drift_nats", "steps", "training_minutes"):
         lines.append(f"| {name} | " + " | ".join(f"{r[name]:.4g}" for r in runs) + " |")
     return lines
+
+
+def change(told: dict[str, Any] | None) -> str:
+    """One benchmark's figures; a seed that was measured without the benchmark's data has none."""
+    if told is None:
+        return "-"
+    bounds = f"(drop {told['drop']:.3f}, at most {told['drop_upper_95']:.3f})"
+    return f"{told['base']:.3f} -> {told['tuned']:.3f} {bounds}"
 
 
 def nights(told: dict[str, Any]) -> list[str]:
