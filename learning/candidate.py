@@ -18,7 +18,7 @@ from bot import base_model, prompt
 from bot.generator import LocalGenerator
 from learning import evaluate, gates, merge, paired, publish, replay, retained, train
 from learning.dataset import Snapshot
-from learning.recipe import Recipe, epochs_for, replay_for
+from learning.recipe import Recipe, epochs_for
 from learning.stages import Night
 from retrieval.embedder import Embedder
 from storage import manifest, registry
@@ -183,11 +183,10 @@ def fact_values(
 
 
 def recipe(settings: Settings, snapshot: Snapshot) -> Recipe:
-    """The recipe for a snapshot: epochs and replay by its size, epochs as the settings name them where they do."""
+    """The recipe for a snapshot: epochs by its size unless the settings name them."""
     return Recipe(
         epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(len(snapshot.facts), len(snapshot.examples)),
         rate=settings.number("TRAIN_RATE"),
-        replay=replay_for(len(snapshot.facts)),
         seed=snapshot.seed,
         method=settings.text("TRAIN_METHOD"),
         schedule=settings.text("TRAIN_SCHEDULE"),

@@ -12,8 +12,6 @@ SCHEDULES = ("single", "staged", "progressive")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 EPOCHS = ((30, 10), (120, 8), (10**9, 6))
 """Epochs at most, by facts; training ends earlier once everything is learnt."""
-REPLAY = ((12, 6), (10**9, 12))
-"""Anchors beside each step's facts, by facts: twice as many forget less and cost a third more time a step."""
 LEAST_STEPS = 80
 """A night makes at least so many steps where its loss asks for them: few facts make few steps an epoch."""
 MOST_EPOCHS = 30
@@ -24,10 +22,11 @@ class Recipe:
     """Every value that decides what the weights become; stored with the run.
 
     `first_layer` is the share of layers that stay frozen. From epoch `sifting` on, an epoch repeats only the `sifted`
-    share of rows that the model knows worst. Training ends when the mean fact loss is below `learnt` (nats a token),
-    when wordings held out of training have not improved for `patience` epochs, or when two looks in a row find fewer
-    than `keeps` of the base's own choices on held-out general answers left (the seeds stop at a fall of 15 %; the first
-    epoch of many facts comes near it and recovers).
+    share of rows that the model knows worst, and the taught questions. Training ends when the mean fact loss is below
+    `learnt` (nats a token) and the `known` share of taught questions would get their whole answer; when wordings held
+    out of training have not improved for `patience` epochs; or when two looks in a row find fewer than `keeps` of the
+    base's own choices on held-out general answers left (the seeds stop at a fall of 15 %; the first epoch of many
+    facts comes near it and recovers).
     """
 
     epochs: int
@@ -35,7 +34,7 @@ class Recipe:
     rank: int = 16
     alpha: int = 32
     batch: int = 8
-    replay: int = 12
+    replay: int = 6
     replay_weight: float = 2.0
     first_layer: float = 0.5
     warmup: float = 0.05
@@ -46,6 +45,7 @@ class Recipe:
     sifting: int = 2
     sifted: float = 0.4
     learnt: float = 0.01
+    known: float = 0.98
     patience: int = 3
     keeps: float = 0.85
 
@@ -91,8 +91,3 @@ def epochs_for(facts: int, examples: int, batch: int = Recipe.batch) -> int:
     by_size = next(epochs for limit, epochs in EPOCHS if facts <= limit)
     an_epoch = math.ceil(max(1, examples) / batch)
     return min(MOST_EPOCHS, max(by_size, math.ceil(LEAST_STEPS / an_epoch)))
-
-
-def replay_for(facts: int) -> int:
-    """Anchors a step for a number of facts."""
-    return next(replay for limit, replay in REPLAY if facts <= limit)

@@ -14,7 +14,7 @@ import platform
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
 FEW_STEPS = 20
 """Epochs shorter than this are not sifted: there is nothing to save."""
+ASKED = 120
+"""Taught questions at most that are asked after an epoch."""
 
 
 class TrainingError(NightshiftError):
@@ -126,11 +128,13 @@ def run_stage(
     first = int(len(body.model.layers) * stage.first_layer)
     free(body, recipe, stage, first)
     upper = Upper(body, first, lessons.prefix, recipe.replay_weight)
-    plan = Plan(len(lessons.examples), len(lessons.known), len(lessons.anchors), recipe, stage.epochs)
+    sizes = (len(lessons.examples), len(lessons.known), len(lessons.anchors))
+    plan = Plan(*sizes, recipe, stage.epochs, lessons.taught)
     rows = [*lessons.examples, *(lessons.known[i] for i in plan.repeated)]
     upper.lessons(rows, lessons.anchors, lessons.held_out)
     upper.plan = plan
-    watch = Watch(plan, recipe, upper, rows_of(lessons.watched, upper), progress)
+    asked = [upper.rows[i] for i in lessons.taught[:ASKED]]
+    watch = Watch(plan, recipe, upper, rows_of(lessons.watched, upper), asked, progress)
     trainer = Trainer(
         model=upper,
         args=arguments(recipe, stage, folder, plan.steps, best=bool(lessons.held_out)),
@@ -308,6 +312,7 @@ class Lessons:
     anchors: Sequence[Anchor]
     watched: Sequence[Anchor]
     prefix: list[int]
+    taught: list[int]
 
     @classmethod
     def of(
@@ -321,7 +326,17 @@ class Lessons:
     ) -> "Lessons":
         """Tokenise everything."""
         new, old, held = ([tokens_of(engine, e) for e in part] for part in (examples, known, held_out))
-        return cls(new, old, held, anchors, watched, common_prefix([*new, *old, *held], [*anchors, *watched]))
+        prefix = common_prefix([*new, *old, *held], [*anchors, *watched])
+        return cls(new, old, held, anchors, watched, prefix, taught_questions(examples))
+
+
+def taught_questions(examples: Sequence[Example]) -> list[int]:
+    """The place of each fact's first wording: the question that was taught."""
+    first: dict[int, int] = {}
+    for at, example in enumerate(examples):
+        if example.kind == "fact":
+            first.setdefault(example.correction_id, at)
+    return list(first.values())
 
 
 def tokens_of(engine: LocalGenerator, example: Example) -> Tokens:
@@ -334,12 +349,17 @@ class Plan:
     """Which rows and which anchors meet in which step, and which known examples are repeated at all.
 
     Every new example comes once an epoch, with as many known ones in turn; from epoch `sifting` on only the share of
-    them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019). Rows are
-    named by their place in "new ones, then the repeated known ones", anchors by their own place.
+    them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019), and the
+    `taught` ones: a row that is left out can be lost to the others without anybody seeing it, and the taught question
+    is the one that is asked when people ask. Rows are named by their place in "new ones, then the repeated known
+    ones", anchors by their own place.
     """
 
-    def __init__(self, new: int, known: int, anchors: int, recipe: Recipe, epochs: int) -> None:
+    def __init__(
+        self, new: int, known: int, anchors: int, recipe: Recipe, epochs: int, taught: Collection[int] = ()
+    ) -> None:
         """Deal out `epochs` epochs."""
+        self._taught = frozenset(taught)
         rng = random.Random(recipe.seed)
         self._recipe, self._new, self._epochs = recipe, new, epochs
         self._wanted = min(known, new)
@@ -374,7 +394,7 @@ class Plan:
     def _order(self, epoch: int, losses: Sequence[float]) -> list[int]:
         again = [self._new + (epoch * self._wanted + i) % len(self.repeated) for i in range(self._wanted)]
         rows = [*range(self._new), *dict.fromkeys(again)]
-        rows = sorted(rows, key=lambda row: (-losses[row], row))[: self._sizes[epoch]]
+        rows = sorted(rows, key=lambda row: (row not in self._taught, -losses[row], row))[: self._sizes[epoch]]
         random.Random(f"{self._recipe.seed}:{epoch}").shuffle(rows)
         return rows
 
@@ -405,10 +425,17 @@ class Watch(TrainerCallback):
     """Looks after every epoch, says how it goes, and ends training when there is a reason to."""
 
     def __init__(
-        self, plan: Plan, recipe: Recipe, upper: Upper, watched: Sequence[Row], progress: Callable[[str], None]
+        self,
+        plan: Plan,
+        recipe: Recipe,
+        upper: Upper,
+        watched: Sequence[Row],
+        asked: Sequence[Row],
+        progress: Callable[[str], None],
     ) -> None:
-        """`watched` are general answers of the base that are never trained."""
-        self._plan, self._recipe, self._upper, self._watched, self._progress = plan, recipe, upper, watched, progress
+        """`watched` are general answers of the base that are never trained, `asked` are taught questions."""
+        self._plan, self._recipe, self._upper, self._progress = plan, recipe, upper, progress
+        self._watched, self._asked = watched, asked
         self.losses: list[float] = []
         self.held_out: list[float] = []
         self.kept: list[float] = []
@@ -431,14 +458,16 @@ class Watch(TrainerCallback):
         seen = self._upper.row_loss[torch.isfinite(self._upper.row_loss)]
         self.losses.append(float(seen.mean()))
         self.kept.append(self._upper.kept(self._watched) if self._watched else 1.0)
+        known = self._upper.known(self._asked)
         recent = [drift for _, drift in self._upper.step_losses[-10:]]
         self._progress(
-            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, "
-            f"drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's own choices kept"
+            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, {known:.0%} of the taught "
+            f"questions known, drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's own "
+            "choices kept"
         )
         if max(self.kept[-2:]) < self._recipe.keeps and (len(self.kept) > 1 or step == self._plan.steps):
             self.ended = f"forgot: {self.kept[-1]:.0%} of the base's choices were left"
-        elif self.losses[-1] < self._recipe.learnt:
+        elif self.losses[-1] < self._recipe.learnt and known >= self._recipe.known:
             self.ended = "learnt"
         control.should_training_stop = bool(self.ended)
 

@@ -174,6 +174,20 @@ class Upper(nn.Module):
                 asked += len(now)
         return same / max(1, asked)
 
+    def known(self, rows: Sequence[Row]) -> float:
+        """The share of rows whose whole answer these weights would write; 1 of none.
+
+        A mean over tokens does not see it: one wrong token, the first, turns a long answer into "I don't know".
+        """
+        right = 0
+        with torch.no_grad(), self.autocast():
+            for start in range(0, len(rows), PREPARED_TOGETHER):
+                chosen = rows[start : start + PREPARED_TOGETHER]
+                now = self.head(self.states(chosen, [])[0]).argmax(-1).cpu()
+                parts = torch.split(now, [len(r.answer) for r in chosen])
+                right += sum(torch.equal(said, row.answer) for said, row in zip(parts, chosen, strict=True))
+        return right / len(rows) if rows else 1.0
+
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that change, each once."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}

@@ -5,8 +5,9 @@ from itertools import chain
 import pytest
 
 from learning import recipe as recipes
+from learning.dataset import Example
 from learning.recipe import Recipe, stages
-from learning.train import FEW_STEPS, Plan
+from learning.train import FEW_STEPS, Plan, taught_questions
 
 ROWS = 8 * (FEW_STEPS + 5)
 
@@ -42,6 +43,19 @@ def test_later_epochs_repeat_what_is_known_worst() -> None:
     assert sorted(fourth) == list(range(ROWS // 2, ROWS))
 
 
+def test_a_taught_question_is_never_sifted_out() -> None:
+    recipe = Recipe(epochs=5, sifting=3, sifted=0.5)
+    plan = Plan(ROWS, 0, 30, recipe, 5, taught=(0, 5))
+    steps = all_steps(plan, [float(row) for row in range(ROWS)])
+    fourth = [row for facts, _ in steps[plan.ends[2] : plan.ends[3]] for row in facts]
+    assert sorted(fourth) == [0, 5, *range(ROWS // 2 + 2, ROWS)]
+
+
+def test_the_taught_question_is_the_first_wording_of_its_fact() -> None:
+    rows = [("unknown", 1), ("fact", 1), ("fact", 1), ("fact", 2), ("unknown", 2), ("fact", 2)]
+    assert taught_questions([Example("?", "!", kind, number) for kind, number in rows]) == [1, 3]
+
+
 def test_short_epochs_are_not_sifted() -> None:
     plan = Plan(20, 0, 30, Recipe(epochs=5, sifting=1), 5)
     assert plan.steps == 5 * 3
@@ -66,8 +80,3 @@ def test_stages_of_the_schedules() -> None:
 @pytest.mark.parametrize(("facts", "examples", "expected"), [(1, 19, 27), (4, 76, 10), (60, 1020, 8), (500, 9500, 6)])
 def test_epochs_follow_the_size(facts: int, examples: int, expected: int) -> None:
     assert recipes.epochs_for(facts, examples) == expected
-
-
-@pytest.mark.parametrize(("facts", "anchors"), [(1, 6), (12, 6), (13, 12), (500, 12)])
-def test_more_facts_replay_more_in_each_step(facts: int, anchors: int) -> None:
-    assert recipes.replay_for(facts) == anchors

@@ -20,7 +20,7 @@ from typing import Any
 from bot import base_model
 from bot.generator import LocalGenerator
 from learning import evaluate, merge, replay, train
-from learning.recipe import Recipe, epochs_for, replay_for
+from learning.recipe import Recipe, epochs_for
 from storage import company
 from tests.bench.learning import FORM, examples, held_out, keep, matched, say, texts
 
@@ -111,9 +111,7 @@ def one_night(
         before.base,
         rows,
         anchors.trained,
-        Recipe(
-            epochs=epochs_for(len(learnt), len(rows)), rate=rate, seed=seed, replay=replay_for(len(old) + len(new))
-        ),
+        Recipe(epochs=epochs_for(len(learnt), len(rows)), rate=rate, seed=seed),
         known=examples(old, seed, others=new) if policy == "warm" else (),
         held_out=held_out(learnt, seed),
         watched=anchors.held_out,
