@@ -23,9 +23,9 @@ class Recipe:
 
     `first_layer` is the share of layers that stay frozen. From epoch `sifting` on, an epoch repeats only the `sifted`
     share of rows that the model knows worst, and the taught questions. Training ends when the mean fact loss is below
-    `learnt` (nats a token) and the `known` share of taught questions would get their whole answer; when wordings held
-    out of training have not improved for `patience` epochs; or when two looks in a row find fewer than `keeps` of the
-    base's own choices on held-out general answers left (the seeds stop at a fall of 15 %; the first epoch of many
+    `learnt` (nats a token) and the `recalled` share of taught questions would get their whole answer; when wordings
+    held out of training have not improved for `patience` epochs; or when two looks in a row find fewer than `keeps` of
+    the base's own choices on held-out general answers left (the seeds stop at a fall of 15 %; the first epoch of many
     facts comes near it and recovers).
     """
 
@@ -45,7 +45,7 @@ class Recipe:
     sifting: int = 2
     sifted: float = 0.4
     learnt: float = 0.01
-    known: float = 0.98
+    recalled: float = 0.98
     patience: int = 3
     keeps: float = 0.85
 

@@ -458,16 +458,16 @@ class Watch(TrainerCallback):
         seen = self._upper.row_loss[torch.isfinite(self._upper.row_loss)]
         self.losses.append(float(seen.mean()))
         self.kept.append(self._upper.kept(self._watched) if self._watched else 1.0)
-        known = self._upper.known(self._asked)
+        recalled = self._upper.recalled(self._asked)
         recent = [drift for _, drift in self._upper.step_losses[-10:]]
         self._progress(
-            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, {known:.0%} of the taught "
-            f"questions known, drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's own "
-            "choices kept"
+            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, {recalled:.0%} of the "
+            f"taught questions known, drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's "
+            "own choices kept"
         )
         if max(self.kept[-2:]) < self._recipe.keeps and (len(self.kept) > 1 or step == self._plan.steps):
             self.ended = f"forgot: {self.kept[-1]:.0%} of the base's choices were left"
-        elif self.losses[-1] < self._recipe.learnt and known >= self._recipe.known:
+        elif self.losses[-1] < self._recipe.learnt and recalled >= self._recipe.recalled:
             self.ended = "learnt"
         control.should_training_stop = bool(self.ended)
 

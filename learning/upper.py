@@ -165,28 +165,26 @@ class Upper(nn.Module):
 
     def kept(self, anchors: Sequence[Row]) -> float:
         """The share of the base's own next tokens that these weights would still choose."""
-        same, asked = 0, 0
-        with torch.no_grad(), self.autocast():
-            for start in range(0, len(anchors), PREPARED_TOGETHER):
-                chosen = anchors[start : start + PREPARED_TOGETHER]
-                now = self.head(self.states(chosen, [])[0]).argmax(-1)
-                same += int((now.cpu() == torch.cat([r.answer for r in chosen])).sum())
-                asked += len(now)
-        return same / max(1, asked)
+        same = [bool(token) for row in self.agreed(anchors) for token in row]
+        return sum(same) / max(1, len(same))
 
-    def known(self, rows: Sequence[Row]) -> float:
+    def recalled(self, rows: Sequence[Row]) -> float:
         """The share of rows whose whole answer these weights would write; 1 of none.
 
         A mean over tokens does not see it: one wrong token, the first, turns a long answer into "I don't know".
         """
-        right = 0
+        return sum(bool(row.all()) for row in self.agreed(rows)) / len(rows) if rows else 1.0
+
+    def agreed(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Which answer tokens [tokens] of each row these weights would choose."""
+        found: list[Tensor] = []
         with torch.no_grad(), self.autocast():
             for start in range(0, len(rows), PREPARED_TOGETHER):
                 chosen = rows[start : start + PREPARED_TOGETHER]
                 now = self.head(self.states(chosen, [])[0]).argmax(-1).cpu()
-                parts = torch.split(now, [len(r.answer) for r in chosen])
-                right += sum(torch.equal(said, row.answer) for said, row in zip(parts, chosen, strict=True))
-        return right / len(rows) if rows else 1.0
+                same = now == torch.cat([r.answer for r in chosen])
+                found += torch.split(same, [len(r.answer) for r in chosen])
+        return found
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that change, each once."""
