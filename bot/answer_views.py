@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bot import blocks, safety
 from bot.blocks import PIECES_A_MESSAGE, Block, Post, Pressable, button, context, section
+from bot.pipeline import CHOSEN
 from storage.domain import Answer, Route, Source, Style
 
 UNKNOWN = "I don't know this yet, and I would rather say so than guess."
@@ -67,12 +68,17 @@ def out_of_scope(answer: Answer) -> bool:
     """Whether the bot abstained and nothing it can read is anywhere near the question."""
     if answer.route is not Route.ABSTAINED:
         return False
-    return answer.features.get("best_cosine", FAR) < FAR or not answer.sources
+    return not answer.suggestions and (answer.features.get("best_cosine", FAR) < FAR or not answer.sources)
 
 
 def related(answer: Answer) -> bool:
     """Whether the answer belongs to a neighbouring question and must not be claimed as the answer."""
     return answer.style is Style.RELATED and bool(answer.taught_question)
+
+
+def chosen(answer: Answer) -> bool:
+    """Whether the asker said which taught question was meant: nothing is guessed, so nothing is said of how surely."""
+    return CHOSEN in answer.features
 
 
 def foot(answer: Answer, ask_a_person: str, private: bool, understood: str = "") -> list[Block]:
@@ -84,6 +90,7 @@ def foot(answer: Answer, ask_a_person: str, private: bool, understood: str = "")
         shown.append(taught_line(answer))
     if answer.sources and not out_of_scope(answer):
         shown.append(context(sources_line(answer)))
+    shown += suggested(answer)
     shown.append(context(provenance(answer)))
     return [*shown, blocks.actions(*to_press(answer, ask_a_person, private)), blocks.feedback(answer.id)]
 
@@ -91,7 +98,7 @@ def foot(answer: Answer, ask_a_person: str, private: bool, understood: str = "")
 def to_press(answer: Answer, ask_a_person: str, private: bool) -> list[Pressable]:
     """The buttons under an answer: teaching and asking a person where the bot is not sure, sharing, and the rest."""
     number = str(answer.id)
-    unsure = answer.route is Route.ABSTAINED or answer.confidence < UNSURE
+    unsure = answer.route is Route.ABSTAINED or (answer.confidence < UNSURE and not chosen(answer))
     buttons: list[Pressable] = []
     if answer.route is Route.ABSTAINED:
         buttons.append(button("Teach me", "teach", number, "primary"))
@@ -119,7 +126,9 @@ def details(answer: Answer, question: str) -> str:
         f"*{origin(answer)}*, model {safety.inline(answer.model_version, 60)}, answer {answer.id}",
         f"The question as I read it: {safety.bold(question)}",
     ]
-    if answer.route is not Route.ABSTAINED:
+    if chosen(answer):
+        shown.append("You chose the taught question")
+    elif answer.route is not Route.ABSTAINED:
         shown.append(f"I am {certainty(answer.confidence)}: {100 * answer.confidence:.0f} of 100 such are right")
     if total := answer.timings.get("total_ms"):
         shown.append(f"It took {total / 1000:.1f} s")
@@ -132,6 +141,17 @@ def taught_line(answer: Answer) -> Block:
         "Not quite what you asked?" if related(answer) else f"Taught: {safety.bold(answer.taught_question)}"
     )
     return section(shown, button("Not my question", "not_mine", str(answer.id)))
+
+
+def suggested(answer: Answer) -> list[Block]:
+    """The taught questions that may have been meant, each with a button that says so."""
+    if not answer.suggestions:
+        return []
+    asked = [
+        section(safety.bold(one.question), button("Show the answer", "meant", f"{answer.id}:{one.correction_id}"))
+        for one in answer.suggestions
+    ]
+    return [context("Did you mean one of these? I was taught their answers."), *asked]
 
 
 def sources_line(answer: Answer) -> str:
@@ -148,7 +168,7 @@ def source_link(source: Source) -> str:
 
 def provenance(answer: Answer) -> str:
     """Where an answer comes from and how sure it is, in words."""
-    if answer.route is Route.ABSTAINED or related(answer):
+    if answer.route is Route.ABSTAINED or related(answer) or chosen(answer):
         return origin(answer)
     return f"{origin(answer)} · {certainty(answer.confidence)}"
 

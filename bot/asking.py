@@ -36,6 +36,8 @@ class Asked:
     thread: str = ""
     scopes: tuple[str, ...] = (WORKSPACE,)
     route: str = "auto"
+    meant: int | None = None
+    """The correction whose question the asker said was meant."""
     partial: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
 
@@ -106,7 +108,7 @@ def noted(database: Database, asked: Asked, contacts: Collection[str]) -> Questi
 
 def answered(database: Database, tools: Tools, question: Question, asked: Asked, contacts: Collection[str]) -> Answer:
     """The answer as it may go out, not stored yet."""
-    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route)
+    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route, meant=asked.meant)
     said = private.redact_secrets(reply.text)
     return replace(reply, text=evidence.masked(database, said, contacts) if reply.style is Style.GENERATED else said)
 

@@ -130,6 +130,7 @@ def answer_json(reply: Answer) -> dict[str, Any]:
         "model_version": reply.model_version,
         "correction_id": reply.correction_id,
         "sources": [asdict(s) for s in reply.sources],
+        "suggestions": [asdict(s) for s in reply.suggestions],
         "timings": reply.timings,
     }
 
@@ -143,6 +144,7 @@ def spoken(result: dict[str, Any]) -> str:
     how = f"[{result['route']}, {result['style']}, confidence {result['confidence']:.2f}, {result['model_version']}]"
     lines.append(how)
     lines += [f"  {s['document']} > {s['heading']} {s['url']}".rstrip() for s in result["sources"]]
+    lines += [f"  Did you mean: {s['question']}" for s in result["suggestions"]]
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from bot import answer_views, answers, blocks, channels, delivery, greeting, hom
 from bot.answers import Target
 from bot.asking import Asked
 from bot.delivery import Parts, Place, guarded
+from bot.pipeline import GONE
 from bot.questions import NOTHING_ASKED, ask, hear, scopes_of
 from storage import asked as asked_log
 from storage import conversations, corrections
@@ -55,6 +56,7 @@ def register(app: AsyncApp, parts: Parts) -> None:
         ("feedback", vote),
         ("teach", teach),
         ("not_mine", not_my_question),
+        ("meant", meant),
         ("share", share),
         ("more", more),
     ):
@@ -209,15 +211,43 @@ async def not_my_question(parts: Parts, body: Body) -> None:
     if answer.correction_id is not None:
         await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
     place = place_of(body)
-    if not await parts.stored(conversations.first_time, f"not mine:{answer.id}"):
-        raise UserError("That is noted already; the documents were searched instead.")
     scopes = scopes_of(question.channel)
     asked = Asked(question.text, place.user, question.channel, question.thread, scopes, "documents")
-    second = await ask(parts, asked, place)
+    told = "That is noted already; the documents were searched instead."
+    await answer_once(parts, asked, place, f"not mine:{answer.id}", told)
+
+
+async def meant(parts: Parts, body: Body) -> None:
+    """Give the answer to the taught question that somebody chose among those suggested."""
+    place = place_of(body)
+    await parts.keep_pace(parts.questions, place.user)
+    number, _, chosen = pressed(body).partition(":")
+    answer = await parts.stored(conversations.get_answer, int(number))
+    if int(chosen) not in {one.correction_id for one in answer.suggestions}:
+        raise UserError(GONE)
+    question = await parts.stored(conversations.get_question, answer.question_id)
+    scopes = scopes_of(question.channel)
+    asked = Asked(question.text, place.user, question.channel, question.thread, scopes, meant=int(chosen))
+    key = f"meant:{answer.id}:{chosen}:{place.user if place.hook else ''}"
+    await answer_once(parts, asked, place, key, "That answer was given already; it stands in this thread.")
+
+
+async def answer_once(parts: Parts, asked: Asked, place: Place, key: str, again: str) -> None:
+    """Answer a click where it came from, to everybody in the thread or to one person.
+
+    Raises UserError with the sentence `again` when that was done before; what failed may be pressed once more.
+    """
+    if not await parts.stored(conversations.first_time, key):
+        raise UserError(again)
+    try:
+        answer = await ask(parts, asked, place)
+    except BaseException:
+        await parts.stored(conversations.not_done, key)
+        raise
     if place.hook:
-        await answers.whisper_answer(parts, second, place, share=len(scopes) > 1)
+        await answers.whisper_answer(parts, answer, place, share=len(asked.scopes) > 1)
     else:
-        await answers.send_answer(parts, second, Target(place.channel, place.thread, place.user))
+        await answers.send_answer(parts, answer, Target(place.channel, place.thread, place.user))
 
 
 async def opened(parts: Parts, event: Body) -> None:

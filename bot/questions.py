@@ -301,7 +301,7 @@ async def look_up(parts: Parts, said: Said, whole: Completed, growing: Growing |
         route = "documents"
     scopes = scopes_of(said.channel, said.kind)
     show_partly = None if growing is None else growing.take
-    asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route, show_partly)
+    asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route, partial=show_partly)
     answer = await ask(parts, asked, said.place)
     taught = answer.route in (Route.APPROVED, Route.MEMORISED)
     if taught and added is not None and not threads.covers(answer.taught_question, added):

@@ -85,20 +85,45 @@ class TaughtQuestions:
             return None
         return self._nearest(text, vector, best, None)
 
-    def beside(self, text: str, vector: Vectors, correction_id: int, *, without: Collection[int] = ()) -> Match | None:
+    def beside(
+        self,
+        text: str,
+        vector: Vectors,
+        correction_id: int,
+        scopes: Collection[str] = (WORKSPACE,),
+        *,
+        without: Collection[int] = (),
+    ) -> Match | None:
         """The match that one correction would be if it were the nearest of all but `without`; None if it is not taught.
 
-        For measuring what decides, with the finding given.
+        For a question whose asker said which taught one was meant, and for measuring what decides.
         """
         self._renew()
-        best = {k: told for k, told in self._best_by_correction(vector, (WORKSPACE,)).items() if k not in without}
+        best = {k: told for k, told in self._best_by_correction(vector, scopes).items() if k not in without}
         return self._nearest(text, vector, best, correction_id) if correction_id in best else None
 
-    def _nearest(self, text: str, vector: Vectors, best: dict[int, tuple[float, Row]], chosen: int | None) -> Match:
-        asked = AskedWords.of(text)
+    def ranked(self, text: str, vector: Vectors, scopes: Collection[str] = (WORKSPACE,)) -> list[tuple[float, Row]]:
+        """Every taught question that the asker may see, the nearest first, each with its nearness.
+
+        The rows hold `correction_id` and `question`.
+        """
+        self._renew()
+        best = self._best_by_correction(vector, scopes)
+        near = self._weighed(AskedWords.of(text), vector, best)[0]
+        return [(near[key], best[key][1]) for key in sorted(near, key=lambda key: (near[key], key), reverse=True)]
+
+    def _weighed(
+        self, asked: AskedWords, vector: Vectors, best: Mapping[int, tuple[float, Row]]
+    ) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
+        """Nearness, similarity to the stored answer, and share of words, by correction."""
         answers = {key: float(self._answers[row["answer"]] @ vector) for key, (_, row) in best.items()}
         words = {key: self._vocabulary.shared(asked.words, key) for key in best}
         near = {k: self._vocabulary.nearness(asked, k, cosine, answers[k], words[k]) for k, (cosine, _) in best.items()}
+        return near, answers, words
+
+    def _nearest(self, text: str, vector: Vectors, best: dict[int, tuple[float, Row]], chosen: int | None) -> Match:
+        asked = AskedWords.of(text)
+        near, answers, words = self._weighed(asked, vector, best)
         first = chosen or max(best, key=lambda key: (near[key], key))
         match = replace(
             self._match(vector, best, first),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from storage import audit
 from storage.database import Database, Row, now
-from storage.domain import Answer, Feedback, Question, Route, Source, Style
+from storage.domain import Answer, Feedback, Question, Route, Source, Style, Suggestion
 from storage.errors import NotFoundError
 
 
@@ -26,7 +26,7 @@ def answer(database: Database, reply: Answer) -> int:
     """Store an answer; returns its id."""
     row = asdict(reply)
     del row["id"]
-    for name in ("sources", "features", "timings"):
+    for name in ("sources", "features", "timings", "suggestions"):
         row[name] = json.dumps(row[name])
     row["answered_at"] = now()
     with database.write():
@@ -83,6 +83,12 @@ def first_time(database: Database, *keys: str) -> bool:
     return seen is None
 
 
+def not_done(database: Database, *keys: str) -> None:
+    """Let delivery keys count as never seen, because what they asked for could not be done."""
+    with database.write() as db:
+        db.table("events_seen").delete_where(f"key IN ({','.join('?' * len(keys))})", keys)
+
+
 def remember_post(database: Database, channel: str, ts: str, *, answer_id: int = 0, correction_id: int = 0) -> None:
     """Note where an answer or a review card was posted, so that it can be found and updated."""
     row = {"channel": channel, "ts": ts, "answer_id": answer_id, "correction_id": correction_id}
@@ -101,4 +107,5 @@ def answer_of(row: Row) -> Answer:
     fields["sources"] = tuple(Source(**s) for s in json.loads(row["sources"]))
     fields["features"] = json.loads(row["features"])
     fields["timings"] = json.loads(row["timings"])
+    fields["suggestions"] = tuple(Suggestion(**s) for s in json.loads(row["suggestions"]))
     return Answer(**fields | {"route": Route(row["route"]), "style": Style(row["style"])})

@@ -82,6 +82,14 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """A taught question that may be the one that was meant, where none was near enough to be answered."""
+
+    correction_id: int
+    question: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """One reply. `confidence` is a calibrated probability (0..1); `timings` are milliseconds by stage."""
 
@@ -96,6 +104,7 @@ class Answer:
     sources: tuple[Source, ...] = ()
     features: dict[str, float] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    suggestions: tuple[Suggestion, ...] = ()
     id: int = 0
 
 

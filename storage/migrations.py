@@ -265,6 +265,12 @@ def grounds(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def suggestions(db: Database) -> None:
+    """The taught questions that were offered where the bot had no answer: a JSON list of correction_id and question."""
+    db.execute("ALTER TABLE answers ADD COLUMN suggestions TEXT NOT NULL DEFAULT '[]'")
+
+
 def split_statements(script: str) -> list[str]:
     """The single statements of a script; a trigger body ends with END and stays whole."""
     statements, current = [], ""

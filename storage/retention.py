@@ -111,9 +111,13 @@ OVERWRITE = (
     ("UPDATE questions SET text = :erased WHERE id IN (SELECT value FROM json_each(:questions))"),
     ("UPDATE asked_messages SET said = :erased WHERE question_id IN (SELECT value FROM json_each(:questions))"),
     (
-        "UPDATE answers SET text = :erased, sources = '[]', "
+        "UPDATE answers SET text = :erased, sources = '[]', suggestions = '[]', "
         "taught_question = CASE WHEN correction_id IS NULL THEN '' ELSE :erased END "
         "WHERE id IN (SELECT value FROM json_each(:answers))"
+    ),
+    (
+        "UPDATE answers SET suggestions = '[]' WHERE EXISTS (SELECT 1 FROM json_each(suggestions) AS offered "
+        "WHERE offered.value ->> 'correction_id' IN (SELECT value FROM json_each(:corrections)))"
     ),
     ("UPDATE feedback SET reason = '' WHERE answer_id IN (SELECT value FROM json_each(:answers))"),
     (

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from bot.blocks import Post
 from bot.home import Contents
 from bot.teaching import Conflict
 from bot.workspace import rules
-from storage.domain import Answer, Correction, NightlyRun, Route, Source, Status, Style
+from storage.domain import Answer, Correction, NightlyRun, Route, Source, Status, Style, Suggestion
 
 HOSTILE = st.text(
     st.sampled_from("<>&|*`_!@#\n -.;/:aé😀\u202e\u0000\ud800"), max_size=200
@@ -192,6 +193,19 @@ def test_an_abstention_offers_pages_teaching_and_a_person() -> None:
     assert "Teach me" in told
     assert "ask_person" in told
     assert "sure" not in told.replace("measure", "")
+
+
+def test_an_abstention_offers_taught_questions_to_choose_from() -> None:
+    offered = (Suggestion(4, "How long is leave?"), Suggestion(7, "Who *grants* leave?"))
+    none = answer_with(route=Route.ABSTAINED, style=Style.NONE, text="", taught_question="", suggestions=offered)
+    posts = answer_views.answer_posts(none)
+    pressed = [b["accessory"]["value"] for b in posts[0].blocks if b.get("accessory", {}).get("action_id") == "meant"]
+    assert pressed == ["9:4", "9:7"]
+    told = shown(none)
+    assert "Did you mean one of these?" in told
+    assert answer_views.OUT_OF_SCOPE not in told
+    assert "28 days" not in told, "a question is offered and no answer is claimed"
+    assert "meant" not in shown(replace(none, suggestions=()))
 
 
 def test_long_answers_arrive_whole() -> None:

@@ -234,6 +234,23 @@ def test_what_people_asked_and_liked_becomes_a_wording(database: Database) -> No
     assert {kinds[w] for w in fact.trained[1:] if w not in fact.asked} == {"generated"}
 
 
+def test_a_question_whose_asker_chose_the_taught_one_is_a_wording_once_somebody_else_likes_it(
+    database: Database,
+) -> None:
+    """One press alone teaches nothing: whoever chose wrongly, or in bad faith, brings no words into training."""
+    ids = three(database)
+    text = "boots that a miner gets"
+    asked = conversations.ask(database, text, user="sam", channel="C1", thread="1.0")
+    told = Answer(
+        asked.id, "x", Route.APPROVED, Style.DIRECT, 0.1, "base", correction_id=ids[0], features={"chosen": 1.0}
+    )
+    number = conversations.answer(database, told)
+    conversations.vote(database, number, "sam", 1)
+    assert text not in frozen(database).facts[0].asked
+    conversations.vote(database, number, "zoe", 1)
+    assert text in frozen(database).facts[0].asked
+
+
 def test_no_wording_is_nearer_to_another_fact(database: Database) -> None:
     ids = three(database)
     corrections.add_wordings(database, ids[0], ["who repairs the broken lamps of a miner"], "asked")

@@ -1,6 +1,7 @@
 """Forgetting: the words of a person, or old words, are gone to the last byte; ids, hashes and the log stay."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from storage import asked, audit, backup, conversations, corrections, nights, re
 from storage.audit import ERASED
 from storage.cli import main
 from storage.database import Database
-from storage.domain import Answer, Memory, ModelVersion, Route, Source, Status, Style
+from storage.domain import Answer, Memory, ModelVersion, Route, Source, Status, Style, Suggestion
 from storage.errors import OutOfSpaceError, UserError
 
 HERS = (
@@ -39,6 +40,8 @@ def database(home: Path) -> Database:
     theirs = conversations.ask(opened, HIS, user="UHIM", channel="C1", thread="2.0")
     taught = Answer(theirs.id, HERS[4], Route.APPROVED, Style.DIRECT, 1.0, "base", HERS[3], mine.id)
     conversations.answer(opened, taught)
+    none = Answer(theirs.id, "No idea.", Route.ABSTAINED, Style.NONE, 0.1, "base")
+    conversations.answer(opened, replace(none, suggestions=(Suggestion(mine.id, HERS[3]),)))
     other = corrections.propose(opened, question=HIS, answer="Giraffe answer", author="UHIM")
     corrections.approve(opened, other.id, "UHER", reason=HERS[2])
     corrections.add_wordings(opened, other.id, [HERS[0]], "rejected")
@@ -162,7 +165,7 @@ def test_the_command_says_what_it_erased_and_what_it_could_not(database: Databas
     assert told == {"ok": True, "questions": 1, "answers": 2, "corrections": 1, "copies": []}
     made = backup.make(database, keep=1)
     said = CliRunner().invoke(main, [*home, "erase", "--user", "UHIM"]).stdout
-    assert said.startswith("Erased the words of 1 questions, 0 answers, 1 corrections. 1 earlier copies in the home")
+    assert said.startswith("Erased the words of 1 questions, 1 answers, 1 corrections. 1 earlier copies in the home")
     assert "Backups elsewhere are not touched; a model that was trained on them is rebuilt by the next night." in said
     again = json.loads(CliRunner().invoke(main, [*home, "erase", "--user", "UHIM", "--json"]).stdout)
     assert again["copies"] == [str(made.folder)]

@@ -1,6 +1,7 @@
 """How sure is sure? Calibration, thresholds by risk, figures of the routing suite, and which of two answers wins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from bot import pipeline
 from bot.confidence import Confidence, Head, Isotonic, Platt, calibration_of, from_json, head_of, leaf, tree_of
+from bot.generation import Generation
 from bot.pipeline import Model, Tools
 from learning import calibrate, classifier, labels, reliability, routing
 from learning.reliability import outcomes
@@ -20,7 +22,8 @@ from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
 from storage import conversations, corrections, nights
 from storage.database import Database, Row
-from storage.domain import Answer, Question, Route, Style
+from storage.domain import Answer, Memory, Question, Route, Style, Suggestion
+from storage.errors import NotFoundError
 from tests.bench.exact import WordHashes
 
 NAMES = calibrate.HEADS["same"]
@@ -334,6 +337,72 @@ def test_rows_of_earlier_nights_are_described_for_what_is_taught_now(home_in_mem
     corrections.withdraw(database, first, "priya")
     assert list(labels.described_anew(database, embedder, stored)) == []
     assert second > first
+
+
+# Taught questions that are offered where there is no answer
+
+
+@pytest.fixture
+def taught_office(home_in_memory: Path) -> tuple[Database, Tools]:
+    """Parking taught to everybody and to one channel, and a bot that is sure of nothing."""
+    database, embedder = Database(home_in_memory), WordHashes()
+    for question, scope in (
+        ("Where do visitors park?", "workspace"),
+        ("Where do visitors park at night?", "C1"),
+        ("Who waters the plants?", "workspace"),
+    ):
+        row = corrections.propose(database, question=question, answer=f"Ask Liis. {scope}", author="sam", scope=scope)
+        corrections.approve(database, row.id, "priya")
+    tools = Tools(
+        embedder=embedder,
+        taught=TaughtQuestions(database, embedder),
+        searcher=Retriever(database, embedder, VectorIndex(home_in_memory, database)),
+        model=Model("v1", None, Confidence({}), {}),  # type: ignore[arg-type]
+    )
+    return database, tools
+
+
+ASKED_ABOUT_PARKING = Question(1, "where can visitors park", "U", "C", "", "2026-11-20T00:00:00+00:00")
+
+
+def test_who_gets_no_answer_is_offered_the_nearest_taught_questions(taught_office: tuple[Database, Tools]) -> None:
+    _, tools = taught_office
+    reply = pipeline.answer(tools, ASKED_ABOUT_PARKING)
+    assert reply.route is Route.ABSTAINED
+    assert reply.suggestions == (Suggestion(1, "Where do visitors park?"),)
+    here = pipeline.answer(tools, ASKED_ABOUT_PARKING, scopes=("workspace", "C1"))
+    assert {one.correction_id for one in here.suggestions} == {1, 2}
+    assert pipeline.answer(tools, ASKED_ABOUT_PARKING, route="documents").suggestions == ()
+    changed = replace(tools, stale=lambda: {1})
+    assert pipeline.answer(changed, ASKED_ABOUT_PARKING).suggestions == ()
+    far = replace(ASKED_ABOUT_PARKING, text="capital of Mongolia")
+    assert pipeline.answer(tools, far).suggestions == ()
+
+
+def test_the_taught_question_that_was_meant_is_answered(taught_office: tuple[Database, Tools]) -> None:
+    database, tools = taught_office
+    reply = pipeline.answer(tools, ASKED_ABOUT_PARKING, meant=1)
+    assert (reply.route, reply.style, reply.text) == (Route.APPROVED, Style.DIRECT, "Ask Liis. workspace")
+    assert reply.features[pipeline.CHOSEN] == 1.0
+    with pytest.raises(NotFoundError, match="not there any more"):
+        pipeline.answer(tools, ASKED_ABOUT_PARKING, meant=2)
+    corrections.withdraw(database, 1, "priya")
+    with pytest.raises(NotFoundError, match="not there any more"):
+        pipeline.answer(tools, ASKED_ABOUT_PARKING, meant=1)
+
+
+@pytest.mark.parametrize(("confirmed", "route"), [(1.0, Route.MEMORISED), (0.5, Route.APPROVED)])
+def test_what_was_meant_comes_from_memory_where_the_model_confirms_it(
+    taught_office: tuple[Database, Tools], confirmed: float, route: Route
+) -> None:
+    class Engine:
+        def confirm(self, messages: object, draft: str, *, max_tokens: int) -> Generation:
+            return Generation(draft, (-0.1,), (2.0,), stopped=True, confirmed=confirmed)
+
+    _, tools = taught_office
+    model = replace(tools.model, engine=Engine(), memories={1: Memory("v1", 1, True, {})})  # type: ignore[arg-type]
+    reply = pipeline.answer(replace(tools, model=model), ASKED_ABOUT_PARKING, meant=1)
+    assert (reply.route, reply.style, reply.text) == (route, Style.DIRECT, "Ask Liis. workspace")
 
 
 # "The closest I was taught" against the documents

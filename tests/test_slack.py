@@ -32,7 +32,7 @@ from bot.teaching import Conflict
 from bot.workspace.server import Workspace
 from storage import conversations, corrections, nights, settings
 from storage.database import Database
-from storage.domain import Correction, Route, Status, Style
+from storage.domain import Correction, Route, Status, Style, Suggestion
 from storage.errors import BusyError, UserError
 
 
@@ -298,6 +298,30 @@ def test_an_abstention_can_be_taught(home: Path) -> None:
         assert (await here.submit(SAM, answer="Facilities, on Mondays."))["ok"]
         await here.wait(PRIYA, REVIEW, "Facilities, on Mondays.")
         assert corrections.get(here.database, 1).question == "who waters the plants?"
+
+    play(home, story)
+
+
+def test_who_gets_no_answer_may_say_which_taught_question_was_meant(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(here.database, question="Who waters plants?", answer="Facilities.", author="U9")
+        none = {"route": Route.ABSTAINED, "style": Style.NONE, "text": "I don't know."}
+        given = {"route": Route.APPROVED, "style": Style.DIRECT, "text": "Facilities.", "correction_id": row.id}
+        given |= {"taught_question": row.question, "features": {"chosen": 1.0}}
+        none["suggestions"] = (Suggestion(row.id, row.question),)
+        here.desk.script = [none, BusyError("64 questions are waiting already."), given]
+        answer = await asked(here, SAM, "the ficus is dry, whose job?", "Did you mean")
+        value = f"1:{row.id}"
+        await here.click(SAM, HELP, answer["ts"], "meant", value)
+        await here.wait(SAM, HELP, "64 questions are waiting")
+        await here.click(SAM, HELP, answer["ts"], "meant", value)
+        told = words_of(await here.wait(SAM, HELP, "Facilities."))
+        assert "Taught: *Who waters plants?*" in told
+        assert "very sure" not in told, "the asker chose; nothing was guessed"
+        assert (here.desk.asked[-1].text, here.desk.asked[-1].meant) == ("the ficus is dry, whose job?", row.id)
+        await here.click(SAM, HELP, answer["ts"], "meant", value)
+        await here.wait(SAM, HELP, "was given already")
+        assert len(here.desk.asked) == 2
 
     play(home, story)
 

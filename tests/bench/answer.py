@@ -237,9 +237,13 @@ def mixed_traffic(bench: Bench) -> Iterator[Figure]:
     yield Figure("wordings served directly or as closest, rightly", rightly, 0.90, "colleagues' wordings, unseen")
     anyhow = routed.rate(served, of=lambda s: s.asked.kind == "wording", holds=lambda s: bool(s.right))
     yield Figure("wordings answered rightly, by any route", anyhow, None, "a right quote counts too")
+    near = routed.rate(served, of=lambda s: s.asked.kind == "wording", holds=made.a_press_away)
+    yield Figure("wordings answered rightly, or a press away", near, None, "the taught question is among those offered")
     for source in dict.fromkeys(s.asked.source for s in served if s.asked.kind == "unknown"):
-        own = [s.answer.route is not Route.ABSTAINED for s in served if s.asked.source == source]
-        yield Figure(f"unknown answered, {source}", share(own), None, f"{len(own)} questions", most=True)
+        own = [s for s in served if s.asked.source == source]
+        offered = f"{len(own)} questions; {share(s.offered for s in own):.0%} are offered taught questions instead"
+        some = share(s.answer.route is not Route.ABSTAINED for s in own)
+        yield Figure(f"unknown answered, {source}", some, None, offered, most=True)
     answered = [s.answer.route is not Route.ABSTAINED for s in served if s.asked.kind == "unknown"]
     yield Figure("unknown answered", share(answered), 0.10, f"all {len(answered)}, each counting the same", most=True)
     seen = routed.candidates(served)

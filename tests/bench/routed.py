@@ -66,6 +66,11 @@ class Served:
         return self.answer.style is Style.DIRECT
 
     @property
+    def offered(self) -> bool:
+        """Whether it was not answered, and taught questions were offered instead."""
+        return bool(self.answer.suggestions)
+
+    @property
     def taught(self) -> bool:
         """Whether a taught answer was given, directly or as the closest."""
         return self.answer.style in (Style.DIRECT, Style.RELATED)
@@ -104,6 +109,11 @@ class Office:
         """An answer, and the surest candidate."""
         answer, surest = self.ask(asked), self.ask(asked, always=True)
         return Served(asked, answer, self.right(asked, answer), surest, self.right(asked, surest))
+
+    def a_press_away(self, served: Served) -> bool:
+        """Whether the answer was right, or the taught question that was meant is among those offered."""
+        offered = {one.correction_id for one in served.answer.suggestions}
+        return bool(served.right) or self.ids.get(served.asked.fact) in offered
 
     def right(self, asked: Asked, answer: Answer) -> bool | None:
         """Whether an answer is right; silence is right where nothing is known. None for what has no key."""
