@@ -1,9 +1,8 @@
 """Train an adapter (or all weights) on a snapshot's examples, held in place by anchors.
 
-The Trainer runs the steps; `recipe` says what they are, `upper` what a step computes. After every epoch the wordings
-held out of training and the base's own answers are looked at: the best epoch's weights are kept, training stops when
-there is nothing more to learn or too much was forgotten, and a run that was killed goes on from its last epoch.
-It knows nothing of corrections or gates.
+The Trainer runs the steps; `recipe` says what they are, `plan` which examples meet in them, `upper` what a step
+computes, and `watch` what is looked at after every epoch. The best epoch's weights are kept, and a run that was killed
+goes on from its last epoch. It knows nothing of corrections or gates.
 """
 
 import ctypes
@@ -11,10 +10,9 @@ import json
 import logging
 import math
 import platform
-import random
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,17 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from bot import prompt
 from bot.generator import LocalGenerator
 from learning import deltas, packing
 from learning.dataset import Example
+from learning.plan import Plan, taught_questions
 from learning.recipe import Recipe, Stage, stages
 from learning.replay import Anchor
-from learning.upper import Row, Tokens, Upper, common_prefix, rows_of
+from learning.upper import Tokens, Upper, common_prefix, rows_of
+from learning.watch import ASKED, Watch
 from retrieval import precision
 from storage.errors import NightshiftError
 
@@ -41,10 +41,6 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", categ
 NEVER = 10**9
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
-FEW_STEPS = 20
-"""Epochs shorter than this are not sifted: there is nothing to save."""
-ASKED = 120
-"""Taught questions at most that are asked after an epoch."""
 
 
 class TrainingError(NightshiftError):
@@ -122,7 +118,7 @@ def keep_freed_memory() -> None:
 
 def run_stage(
     model: Any, lessons: "Lessons", recipe: Recipe, stage: Stage, folder: Path, progress: Callable[[str], None]
-) -> "Watch":
+) -> Watch:
     """One stage: free its weights, run its steps, load its best epoch back. Raises TrainingError when it diverges."""
     body: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     first = int(len(body.model.layers) * stage.first_layer)
@@ -330,73 +326,10 @@ class Lessons:
         return cls(new, old, held, anchors, watched, prefix, taught_questions(examples))
 
 
-def taught_questions(examples: Sequence[Example]) -> list[int]:
-    """The place of each fact's first wording: the question that was taught."""
-    first: dict[int, int] = {}
-    for at, example in enumerate(examples):
-        if example.kind == "fact":
-            first.setdefault(example.correction_id, at)
-    return list(first.values())
-
-
 def tokens_of(engine: LocalGenerator, example: Example) -> Tokens:
     """Prompt and answer tokens of an example; the answer ends with the end-of-sequence token."""
     answer = engine.tokenizer.encode(example.answer, add_special_tokens=False)
     return engine.prompt_ids(prompt.messages(example.question, example.passages)), [*answer, engine.eos]
-
-
-class Plan:
-    """Which rows and which anchors meet in which step, and which known examples are repeated at all.
-
-    Every new example comes once an epoch, with as many known ones in turn; from epoch `sifting` on only the share of
-    them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019), and the
-    `taught` ones: a row that is left out can be lost to the others without anybody seeing it, and the taught question
-    is the one that is asked when people ask. Rows are named by their place in "new ones, then the repeated known
-    ones", anchors by their own place.
-    """
-
-    def __init__(
-        self, new: int, known: int, anchors: int, recipe: Recipe, epochs: int, taught: Collection[int] = ()
-    ) -> None:
-        """Deal out `epochs` epochs."""
-        self._taught = frozenset(taught)
-        rng = random.Random(recipe.seed)
-        self._recipe, self._new, self._epochs = recipe, new, epochs
-        self._wanted = min(known, new)
-        self.repeated = rng.sample(range(known), known)[: min(known, self._wanted * epochs)]
-        self._anchors = rng.sample(range(anchors), anchors)
-        full = new + self._wanted
-        sift = math.ceil(full / recipe.batch) >= FEW_STEPS
-        self._sizes = [math.ceil(full * (recipe.sifted if sift and e >= recipe.sifting else 1)) for e in range(epochs)]
-        self._lengths = [math.ceil(size / recipe.batch) for size in self._sizes]
-        self._orders: dict[int, list[int]] = {}
-
-    @property
-    def steps(self) -> int:
-        """Steps of all epochs."""
-        return sum(self._lengths)
-
-    @property
-    def ends(self) -> list[int]:
-        """The number of steps after which each epoch is over."""
-        return [sum(self._lengths[: e + 1]) for e in range(self._epochs)]
-
-    def step(self, number: int, losses: Sequence[float]) -> tuple[list[int], list[int]]:
-        """Rows and anchors of a step; an epoch's rows are chosen when its first step is asked for."""
-        epoch = next(e for e, end in enumerate(self.ends) if number < end)
-        if epoch not in self._orders:
-            self._orders[epoch] = self._order(epoch, losses)
-        start = (number - (self.ends[epoch] - self._lengths[epoch])) * self._recipe.batch
-        rows = self._orders[epoch][start : start + self._recipe.batch]
-        count = min(self._recipe.replay, len(self._anchors))
-        return rows, [self._anchors[(number * count + i) % len(self._anchors)] for i in range(count)]
-
-    def _order(self, epoch: int, losses: Sequence[float]) -> list[int]:
-        again = [self._new + (epoch * self._wanted + i) % len(self.repeated) for i in range(self._wanted)]
-        rows = [*range(self._new), *dict.fromkeys(again)]
-        rows = sorted(rows, key=lambda row: (row not in self._taught, -losses[row], row))[: self._sizes[epoch]]
-        random.Random(f"{self._recipe.seed}:{epoch}").shuffle(rows)
-        return rows
 
 
 class Numbers(Dataset[dict[str, int]]):
@@ -419,66 +352,3 @@ def collate(items: list[dict[str, int]]) -> dict[str, torch.Tensor]:
     """Some numbers under their name."""
     (name,) = items[0]
     return {name: torch.tensor([item[name] for item in items])}
-
-
-class Watch(TrainerCallback):
-    """Looks after every epoch, says how it goes, and ends training when there is a reason to."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        recipe: Recipe,
-        upper: Upper,
-        watched: Sequence[Row],
-        asked: Sequence[Row],
-        progress: Callable[[str], None],
-    ) -> None:
-        """`watched` are general answers of the base that are never trained, `asked` are taught questions."""
-        self._plan, self._recipe, self._upper, self._progress = plan, recipe, upper, progress
-        self._watched, self._asked = watched, asked
-        self.losses: list[float] = []
-        self.held_out: list[float] = []
-        self.kept: list[float] = []
-        self.ended = ""
-        self.steps = 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Stop at a loss that is no number; look at everything once an epoch."""
-        if not math.isfinite(self._upper.step_losses[-1][0]):
-            self.losses.append(math.nan)
-            control.should_training_stop = True
-            return control
-        if state.global_step in self._plan.ends:
-            self._look(state.global_step, control)
-            control.should_evaluate = len(self._upper.held_out) > 0
-            control.should_save = True
-        return control
-
-    def _look(self, step: int, control: Any) -> None:
-        seen = self._upper.row_loss[torch.isfinite(self._upper.row_loss)]
-        self.losses.append(float(seen.mean()))
-        self.kept.append(self._upper.kept(self._watched) if self._watched else 1.0)
-        recalled = self._upper.recalled(self._asked)
-        recent = [drift for _, drift in self._upper.step_losses[-10:]]
-        self._progress(
-            f"epoch {self._plan.ends.index(step) + 1}: loss on facts {self.losses[-1]:.4f}, {recalled:.0%} of the "
-            f"taught questions known, drift {sum(recent) / len(recent):.4f} nats, {self.kept[-1]:.0%} of the base's "
-            "own choices kept"
-        )
-        if max(self.kept[-2:]) < self._recipe.keeps and (len(self.kept) > 1 or step == self._plan.steps):
-            self.ended = f"forgot: {self.kept[-1]:.0%} of the base's choices were left"
-        elif self.losses[-1] < self._recipe.learnt and recalled >= self._recipe.recalled:
-            self.ended = "learnt"
-        control.should_training_stop = bool(self.ended)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Note the loss on held-out wordings; an epoch that forgot too much can never be the best one."""
-        metrics: dict[str, float] = rest["metrics"]
-        self.held_out.append(metrics["eval_loss"])
-        if self.kept[-1] < self._recipe.keeps:
-            metrics["eval_loss"] = math.inf
-        best = min(range(len(self.held_out)), key=self.held_out.__getitem__)
-        if not self.ended and len(self.held_out) - 1 - best >= self._recipe.patience:
-            self.ended = "wordings held out of training get no better"
-            control.should_training_stop = True
-        return control

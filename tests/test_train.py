@@ -6,8 +6,8 @@ import pytest
 
 from learning import recipe as recipes
 from learning.dataset import Example
+from learning.plan import FEW_STEPS, Plan, taught_questions
 from learning.recipe import Recipe, stages
-from learning.train import FEW_STEPS, Plan, taught_questions
 
 ROWS = 8 * (FEW_STEPS + 5)
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning import gates, paired
+from learning.plan import Plan
 from learning.recipe import Recipe
-from learning.train import Plan
 
 
 @given(new=st.integers(1, 60), known=st.integers(0, 200), anchors=st.integers(1, 30), epochs=st.integers(1, 5))
