@@ -78,15 +78,24 @@ def by_length(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[bool]:
     ]
 
 
-def likeliest(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[bool]:
-    """Whether the likeliest ending is a right one (mc1)."""
-    likelihoods = score(engine, tasks)
-    return [t.right[max(range(len(logs)), key=logs.__getitem__)] for t, logs in zip(tasks, likelihoods, strict=True)]
+def truthful(
+    engine: LocalGenerator, one: Sequence[Choice], two: Sequence[Choice]
+) -> tuple[list[bool], list[float]]:
+    """TruthfulQA by question: whether the likeliest ending is right (mc1), and the probability on right ones (mc2).
+
+    The endings of mc1 stand among those of mc2, so each is read once. Raises ValueError where one does not.
+    """
+    likelihoods = score(engine, two)
+    first = [
+        first_right(t, [logs[of.endings.index(ending)] for ending in t.endings])
+        for t, of, logs in zip(one, two, likelihoods, strict=True)
+    ]
+    return first, [share(logs, t.right) for t, logs in zip(two, likelihoods, strict=True)]
 
 
-def mass_on_right(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[float]:
-    """The share of probability that falls on right endings (mc2), per task."""
-    return [share(logs, t.right) for t, logs in zip(tasks, score(engine, tasks), strict=True)]
+def first_right(task: Choice, logs: Sequence[float]) -> bool:
+    """Whether the likeliest ending is a right one."""
+    return task.right[max(range(len(logs)), key=logs.__getitem__)]
 
 
 def share(logs: Sequence[float], right: Sequence[bool]) -> float:

@@ -7,7 +7,7 @@ decided here; what can stop a promotion is `gates`'.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +252,10 @@ def truthfulqa(bench: Bench) -> Metrics:
     """TruthfulQA: mc1 and mc2 with no example answers in front, against the base on the same questions."""
     folder, count = benchmarks.folder(bench.settings), bench.settings.integer("BENCH_ITEMS")
     one, two = (benchmarks.truthfulqa(folder, count, kind) for kind in ("mc1", "mc2"))
+    both = cache(lambda engine: benchmarks.truthful(engine, one, two))
     return {
-        **against_base(bench, "mc1", "truthfulqa-mc1", lambda engine: benchmarks.likeliest(engine, one)),
-        **against_base(bench, "mc2", "truthfulqa-mc2", lambda engine: benchmarks.mass_on_right(engine, two)),
+        **against_base(bench, "mc1", "truthfulqa-mc1", lambda engine: both(engine)[0]),
+        **against_base(bench, "mc2", "truthfulqa-mc2", lambda engine: both(engine)[1]),
     }
 
 

@@ -1,6 +1,7 @@
 """What `nightshift evaluate` measures, with an engine that says what its script holds and an embedder of words."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -204,6 +205,23 @@ def test_benchmarks_without_data_are_left_out_with_a_sentence(
     assert "hellaswag is left out: NIGHTSHIFT_BENCH_DATA" in said[0]
     with pytest.raises(NotFoundError, match="BENCH_DATA"):
         suites.measure(database, values, "v2", "hellaswag")
+
+
+def test_truthfulqa_reads_each_answer_once_for_both_of_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = [Choice("Q", (" b", " a"), (True, False)), Choice("Q", (" c", " d"), (True, False))]
+    two = [Choice("Q", (" a", " b", " e"), (False, True, True)), Choice("Q", (" c", " d"), (True, False))]
+    read: list[Sequence[Choice]] = []
+
+    def score(engine: object, tasks: Sequence[Choice]) -> list[list[float]]:
+        read.append(tasks)
+        return [[-3.0, -1.0, -2.0], [-5.0, -4.0]]
+
+    monkeypatch.setattr(benchmarks, "score", score)
+    first, mass = benchmarks.truthful(None, one, two)  # type: ignore[arg-type]
+    assert first == [True, False]
+    expected = [(math.exp(-1) + math.exp(-2)) / (math.exp(-1) + math.exp(-2) + math.exp(-3)), 1 / (1 + math.e)]
+    assert mass == pytest.approx(expected)
+    assert read == [two]
 
 
 def test_a_benchmark_is_compared_with_the_base_item_by_item_and_the_base_measured_once(

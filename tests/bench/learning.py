@@ -229,8 +229,8 @@ def general_of(engine: LocalGenerator, data: Path) -> dict[str, Any]:
     }
     try:
         measured["hellaswag"] = benchmarks.by_length(engine, benchmarks.hellaswag(data, HELLASWAG))
-        measured["truthfulqa_mc1"] = benchmarks.likeliest(engine, benchmarks.truthfulqa(data, TRUTHFULQA, "mc1"))
-        measured["truthfulqa_mc2"] = benchmarks.mass_on_right(engine, benchmarks.truthfulqa(data, TRUTHFULQA, "mc2"))
+        one, two = (benchmarks.truthfulqa(data, TRUTHFULQA, kind) for kind in ("mc1", "mc2"))
+        measured["truthfulqa_mc1"], measured["truthfulqa_mc2"] = benchmarks.truthful(engine, one, two)
     except NotFoundError as error:
         say(str(error))
     return measured
