@@ -64,9 +64,10 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
         prompts = replay.prompts_for(len(snapshot.facts))
         anchors = replay.anchors(base, night.home / "cache", night.say, prompts)
     with night.stage("train"):
-        chosen = recipe(night.settings, snapshot)
-        fresh = rebuild or snapshot.withdrawn or not goes_on_from(champion, chosen, base)
-        adapter = adapter_for(night, snapshot, base, anchors, chosen, None if fresh else champion)
+        anew = recipe(night.settings, snapshot, warm=False)
+        warm = not (rebuild or snapshot.withdrawn) and goes_on_from(champion, anew, base)
+        chosen = recipe(night.settings, snapshot, warm=True) if warm else anew
+        adapter = adapter_for(night, snapshot, base, anchors, chosen, champion if warm else None)
     tried = []
     for scale in SCALES:
         tried.append(measured(night, snapshot, embedder, anchors, base, adapter, scale))
@@ -182,10 +183,16 @@ def fact_values(
     return values
 
 
-def recipe(settings: Settings, snapshot: Snapshot) -> Recipe:
-    """The recipe for a snapshot: epochs by its size unless the settings name them."""
+def recipe(settings: Settings, snapshot: Snapshot, *, warm: bool) -> Recipe:
+    """The recipe for a snapshot: epochs by the size of what is learnt, unless the settings name them.
+
+    A night that goes on from the champion (`warm`) learns what is new, and repeats as many of the known examples.
+    """
+    known = {f.correction_id for f in snapshot.old} if warm else set()
+    new = sum(e.correction_id not in known for e in snapshot.examples)
+    examples = new + min(new, len(snapshot.examples) - new)
     return Recipe(
-        epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(len(snapshot.facts), len(snapshot.examples)),
+        epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(len(snapshot.facts) - len(known), examples),
         rate=settings.number("TRAIN_RATE"),
         seed=snapshot.seed,
         method=settings.text("TRAIN_METHOD"),

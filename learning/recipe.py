@@ -10,8 +10,9 @@ from dataclasses import dataclass
 METHODS = ("lora", "full", "qlora")
 SCHEDULES = ("single", "staged", "progressive")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-EPOCHS = ((30, 10), (120, 8), (10**9, 6))
-"""Epochs at most, by facts; training ends earlier once everything is learnt."""
+EPOCHS = ((12, 10), (30, 7), (10**9, 5))
+"""Epochs at most, by facts; training ends earlier once everything is learnt. The rate falls to nothing over them: with
+more of them it is still high when training ends, and what was learnt is lost again on the way (DECISIONS.md)."""
 LEAST_STEPS = 80
 """A night makes at least so many steps where its loss asks for them: few facts make few steps an epoch."""
 MOST_EPOCHS = 30

@@ -77,6 +77,8 @@ def test_stages_of_the_schedules() -> None:
     assert stages(Recipe(epochs=3, method="full"))[0].first_layer == 0.0
 
 
-@pytest.mark.parametrize(("facts", "examples", "expected"), [(1, 19, 27), (4, 76, 10), (60, 1020, 8), (500, 9500, 6)])
+@pytest.mark.parametrize(
+    ("facts", "examples", "expected"), [(1, 19, 27), (4, 76, 10), (30, 570, 7), (60, 1140, 5), (500, 9500, 5)]
+)
 def test_epochs_follow_the_size(facts: int, examples: int, expected: int) -> None:
     assert recipes.epochs_for(facts, examples) == expected
