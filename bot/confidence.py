@@ -20,8 +20,8 @@ from bot.words import STOP as STOP
 from bot.words import codes as codes
 from bot.words import content as content
 from bot.words import negated as negated
+from bot.words import other_identifiers, share_outside
 from bot.words import plain as plain
-from bot.words import share_outside
 from retrieval.taught import Match
 
 Features = dict[str, float]
@@ -177,6 +177,7 @@ def pair_features(asked: str, match: Match) -> Features:
     asked_words, taught_words = content(asked), content(match.question)
     known = set(taught_words).union(*(content(w) for w in match.wordings))
     told = known | set(content(match.answer))
+    texts = " ".join((match.question, match.answer, *match.wordings))
     compared = match.compared or compare(asked, (match.question, *match.wordings))
     return dict(compared) | {
         "cosine": match.cosine,
@@ -190,7 +191,8 @@ def pair_features(asked: str, match: Match) -> Features:
         "unknown_words": share_outside(asked_words, told),
         "new_words": share_outside(asked_words, known),
         "missing_words": share_outside(taught_words, set(asked_words)),
-        "other_numbers": float(bool(codes(asked) - codes(" ".join((match.question, match.answer, *match.wordings))))),
+        "other_numbers": float(bool(codes(asked) - codes(texts))),
+        "other_codes": float(bool(other_identifiers(asked, texts))),
         "missing_numbers": float(bool(codes(match.question) - codes(asked))),
         "negation": float(negated(asked) != negated(match.question)),
         "length": math.log((1 + len(asked_words)) / (1 + len(taught_words))),

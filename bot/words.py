@@ -23,6 +23,9 @@ NEGATIONS = frozenset(
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:[.,:]\d+)*|[a-z]+-?\d[\w-]*", re.IGNORECASE)
 CODE = re.compile(r"\b[a-z]{1,6}-\d+\b|\b\d+(?:[.,:]\d+)*", re.IGNORECASE)
 
+LONG = 4
+"""Digits from which on a bare number is taken for the name of something."""
+
 
 def content(text: str) -> list[str]:
     """The words that carry meaning, lower case, cut to a crude stem."""
@@ -42,6 +45,17 @@ def stem(word: str) -> str:
 def codes(text: str) -> set[str]:
     """Numbers and error codes in a text."""
     return {c.casefold() for c in CODE.findall(text)}
+
+
+def other_identifiers(text: str, known: str) -> set[str]:
+    """What names one thing in a text and is not in the `known` one: error codes, and numbers as long as those.
+
+    People often write the number of a code alone; then it is known where the code is.
+    """
+    there = codes(known)
+    numbers = there | {c.rsplit("-", 1)[-1] for c in there}
+    named = {c for c in codes(text) if c[0].isalpha() or (c.isdigit() and len(c) >= LONG)}
+    return {c for c in named if c not in (there if c[0].isalpha() else numbers)}
 
 
 def negated(text: str) -> bool:

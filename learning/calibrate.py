@@ -23,8 +23,8 @@ from storage.database import Row
 HEADS: Mapping[str, tuple[str, ...]] = {
     "same": (
         "cosine", "gap", "nearness", "lead", "word_lead", "unseen", "exact", "unknown_words", "new_words",
-        "missing_words", "other_numbers", "missing_numbers", "negation", "length", "frame", "swapped", "dropped",
-        "met", "met_midway", "unmet",
+        "missing_words", "other_numbers", "other_codes", "missing_numbers", "negation", "length", "frame", "swapped",
+        "dropped", "met", "met_midway", "unmet",
     ),
     "quoted": (
         "best_cosine", "best_bm25", "lead", "agree", "sentence_cosine", "sentence_bare", "sentence_overlap",

@@ -1,15 +1,16 @@
 """Make the confidence that ships: `python -m learning.ship` (make base-confidence).
 
-Teaches the demo company's facts, and those of other trades, to an empty home without any training, asks every wording,
-near-miss and unknown question through the real searches, labels each row by what was right, and writes the two files
-that ship:
+Teaches the demo company's facts, all of them and a few at a time, and those of other trades, to an empty home without
+any training, asks every wording, near-miss and unknown question through the real searches, labels each row by what was
+right, and writes the two files that ship:
 `learning/calibration_rows.jsonl` and `bot/base_confidence.json`. It knows nothing of model weights.
 """
 
 import json
 import logging
+import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 SEED = 7
 REASKS = 4
 UNKNOWN = 120
+SHELVES = (1, 3, 10, 30)
+"""Numbers of facts in homes that are just beginning."""
+OTHERS = 5
+"""Questions about facts that are not taught in such a home: so many of the nearest ones, and as many of the rest."""
 DIGITS = 5
 
 
@@ -42,6 +47,7 @@ def main() -> None:
         database = Database(Path(home))
         embedder = Embedder(values.text("EMBEDDER"))
         rows = [*same_rows(database, embedder), *quoted_rows(database, embedder)]
+    rows += shelf_rows(embedder)
     with tempfile.TemporaryDirectory() as home:
         rows += trade_rows(Database(Path(home)), embedder)
     room = Path(__file__).parent
@@ -73,6 +79,42 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
             yield same_row(taught, embedder, text, kind, right, fact.id)
     for text in [*replay.general_prompts()[-UNKNOWN:], *company.near_topic()]:
         yield same_row(taught, embedder, text, "unknown", 0, text)
+
+
+def shelf_rows(embedder: Embedder) -> Iterator[Row]:
+    """The same in homes where only a few facts are taught, with questions about facts that are not.
+
+    The nearest of a few is often of another fact, and no other stands beside it to say so.
+    """
+    facts = company.facts()
+    vectors = embedder.encode([fact.question for fact in facts])
+    for size in SHELVES:
+        rng = random.Random(f"{SEED}:{size}")
+        places = rng.sample(range(len(facts)), len(facts))
+        for start in range(0, len(facts), size):
+            shelf = places[start : start + size]
+            others = sorted(set(places) - set(shelf), key=lambda at: -float((vectors[shelf] @ vectors[at]).max()))
+            strangers = [*others[:OTHERS], *rng.sample(others[OTHERS:], OTHERS)]
+            asked = [rng.choice((facts[at].question, *facts[at].wordings)) for at in strangers]
+            with tempfile.TemporaryDirectory() as home:
+                yield from rows_of_shelf(Database(Path(home)), embedder, [facts[at] for at in shelf], asked)
+
+
+def rows_of_shelf(
+    database: Database, embedder: Embedder, shelf: Sequence[company.CompanyFact], strangers: Sequence[str]
+) -> Iterator[Row]:
+    """Rows of the facts that are taught here, and of questions that belong to none: those count for the one found."""
+    ids = {teach(database, fact.question, fact.answer): fact for fact in shelf}
+    taught = TaughtQuestions(database, embedder, Comparer(embedder))
+    for number, fact in ids.items():
+        for kind, texts in (("wording", fact.wordings), ("near_miss", fact.near_misses)):
+            for text in texts:
+                yield same_row(taught, embedder, text, kind, number if kind == "wording" else 0, fact.id)
+    for text in strangers:
+        match = taught.nearest(text, embedder.encode([text])[0])
+        if match is not None:
+            yield same_row(taught, embedder, text, "near_miss", 0, ids[match.correction_id].id)
+    database.close()
 
 
 def trade_rows(database: Database, embedder: Embedder) -> Iterator[Row]:

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bot.confidence import from_json, pair_features, shipped
+from bot.same_question import Comparer
+from learning import ship
 from retrieval.chunker import LIMIT, SPECIAL
 from retrieval.embedder import BATCH, Embedder, in_equal_parts
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
+from retrieval.taught import TaughtQuestions
 from storage import documents
 from storage.database import Database
 from storage.errors import UserError
@@ -78,6 +82,33 @@ def is_found(retriever: Retriever, question: str, page: str) -> bool:
 
 def names_by_id(database: Database) -> dict[int, str]:
     return {row["id"]: Path(row["path"]).name for row in database.rows("SELECT id, path FROM documents")}
+
+
+FREEZE = "How is ZX-1234, the export that freezes at 99 %, resolved?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [
+        (FREEZE, True),
+        ("zx-1234 again, the export is frozen, what do I do?", True),
+        ("What is behind ZX-9876, imports that hang, and what solves it?", False),
+        ("What causes QA-3003 in the export, and how is it fixed?", False),
+        ("How do I fix 9876, the export that freezes?", False),
+        ("When does the canteen open?", False),
+    ],
+)
+def test_the_only_taught_answer_is_not_given_for_everything(
+    tmp_path: Path, embedder: Embedder, asked: str, offered: bool
+) -> None:
+    """With one fact taught nothing else stands beside it that a question could belong to."""
+    database = Database(tmp_path)
+    ship.teach(database, FREEZE, "Raise EXPORT_CHUNK to 512 and start the export again.")
+    match = TaughtQuestions(database, embedder, Comparer(embedder)).nearest(asked, embedder.encode([asked])[0])
+    assert match is not None
+    head = from_json(shipped()).head("same")
+    assert (head.probability(pair_features(asked, match)) >= min(head.related, head.direct)) is offered
+    database.close()
 
 
 def test_no_stored_passage_is_longer_than_the_model_reads(retriever: Retriever, embedder: Embedder) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot import same_question
+from bot import same_question, words
 from bot.confidence import pair_features
 from bot.same_question import Comparer, compare
 from learning.same_question import swaps
@@ -37,6 +37,21 @@ def test_the_taught_question_itself_is_met_in_every_word() -> None:
     told = compare(TAUGHT.lower().rstrip("?"), [TAUGHT])
     assert told["frame"] == told["met"] == told["met_midway"] == 1.0
     assert told["swapped"] == told["dropped"] == told["unmet"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "others"),
+    [
+        ("What does AF-2046 mean?", {"af-2046"}),
+        ("what does 2046 mean", {"2046"}),
+        ("what does AF-4417 mean", set()),
+        ("what does 4417 mean", set()),
+        ("PF-4417 again", {"pf-4417"}),
+        ("AF-4417 after 10 minutes", set()),
+    ],
+)
+def test_a_name_that_was_not_taught_is_told_from_other_numbers(asked: str, others: set[str]) -> None:
+    assert words.other_identifiers(asked, "How is AF-4417 fixed? Wait 15 minutes.") == others
 
 
 def test_one_exchanged_thing_is_a_swap_in_a_frame_that_stands() -> None:

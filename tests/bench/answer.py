@@ -28,7 +28,7 @@ from storage import company, documents, environment
 from storage.database import Database
 from storage.documents import NewDocument, NewPassage
 from storage.domain import Route
-from tests.bench import asking, exact, quotes, routed, speed
+from tests.bench import asking, exact, few, quotes, routed, speed
 from tests.bench.asking import Found, Library
 from tests.bench.routed import Office
 
@@ -255,6 +255,17 @@ def mixed_traffic(bench: Bench) -> Iterator[Figure]:
     yield Figure("router AURC", reliability.risk_coverage(seen).area, None, f"drawn in {chart.name}", most=True)
 
 
+def few_taught(bench: Bench) -> Iterator[Figure]:
+    """One, three or ten facts taught: direct answers to near-misses, and to questions about something else."""
+    rows = few.decided(bench.embedder)
+    for size in few.SIZES:
+        own = [d for d in rows if d.size == size]
+        shares = {k: (few.share(own, k, "direct"), few.share(own, k, "offered")) for k in few.MIX}
+        told = ", ".join(f"{kind} {given:.0%} direct, {both:.0%} with offers" for kind, (given, both) in shares.items())
+        name = f"{size} taught: wrong among direct"
+        yield Figure(name, few.wrong_among_direct(own), 0.02, f"{len(own)} questions; {told}", most=True)
+
+
 def policies(bench: Bench) -> Iterator[Figure]:
     """The golden set and the facts in colleagues' wordings: one policy for all of them, the router, and an oracle."""
     found = routed.compare(bench.office)
@@ -278,6 +289,7 @@ MEASURES: tuple[Callable[[Bench], Iterator[Figure]], ...] = (
     retrieval_time,
     exactness,
     mixed_traffic,
+    few_taught,
     policies,
     speed.speed,
 )
