@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 COMMAND = str(Path(sys.executable).parent / "nightshift")
 ASKED = {
     "ok", "question_id", "answer_id", "answer", "route", "style", "taught_question", "confidence", "model_version",
-    "correction_id", "sources", "timings",
+    "correction_id", "sources", "suggestions", "timings",
 }  # fmt: skip
 ROUTES = {"APPROVED", "MEMORISED", "RETRIEVED", "ABSTAINED"}
 STYLES = {"direct", "related", "generated", "quoted", "none"}
