@@ -288,12 +288,23 @@ def test_a_wrong_answer_is_corrected_approved_and_given_to_other_words(window: W
         approve_as(priya)
 
     sam.text("#places li:has([data-focus='place-D0SAM'])", "1")
-    right = sam.asks(HOTEL.unseen[1])
+    right = sam.asks(HOTEL.unseen[2])
     sam.keeps("right-answer")
-    assert HOTEL.unseen[1] != HOTEL.question
+    assert HOTEL.unseen[2] != HOTEL.question
     assert company.answer_matches(right, HOTEL.keys)
     assert HOTEL.question in right
     assert sam.button("#thread", "Not my question").is_enabled()
+
+    unsure = sam.asks(HOTEL.unseen[1])
+    sam.keeps("did-you-mean")
+    assert "Did you mean one of these?" in unsure
+    assert HOTEL.question in unsure
+    assert not company.answer_matches(unsure, HOTEL.keys)
+    sam.button("#thread", "Show the answer").click()
+    chosen = sam.answer(2)
+    sam.keeps("chosen-answer")
+    assert company.answer_matches(chosen, HOTEL.keys)
+    assert f"Taught: {HOTEL.question}" in chosen
 
 
 def approve_as(priya: Window) -> None:
