@@ -23,7 +23,7 @@ from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
-from retrieval.taught import TaughtQuestions
+from retrieval.taught import Match, TaughtQuestions
 from storage import company, corrections, settings
 from storage.database import Database, Row
 
@@ -76,9 +76,9 @@ def same_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
         asked += [(w, "wording", ids[fact.id]) for w in fact.wordings]
         asked += [(n, "near_miss", 0) for n in fact.near_misses]
         for text, kind, right in asked:
-            yield same_row(taught, embedder, text, kind, right, fact.id)
+            yield same_row(found(taught, embedder, text), text, kind, right, fact.id)
     for text in [*replay.general_prompts()[-UNKNOWN:], *company.near_topic()]:
-        yield same_row(taught, embedder, text, "unknown", 0, text)
+        yield same_row(found(taught, embedder, text), text, "unknown", 0, text)
 
 
 def shelf_rows(embedder: Embedder) -> Iterator[Row]:
@@ -109,11 +109,10 @@ def rows_of_shelf(
     for number, fact in ids.items():
         for kind, texts in (("wording", fact.wordings), ("near_miss", fact.near_misses)):
             for text in texts:
-                yield same_row(taught, embedder, text, kind, number if kind == "wording" else 0, fact.id)
+                yield same_row(found(taught, embedder, text), text, kind, number if kind == "wording" else 0, fact.id)
     for text in strangers:
-        match = taught.nearest(text, embedder.encode([text])[0])
-        if match is not None:
-            yield same_row(taught, embedder, text, "near_miss", 0, ids[match.correction_id].id)
+        match = found(taught, embedder, text)
+        yield same_row(match, text, "near_miss", 0, ids[match.correction_id].id)
     database.close()
 
 
@@ -124,9 +123,9 @@ def trade_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
     taught = TaughtQuestions(database, embedder, Comparer(embedder))
     for fact in facts:
         for text in fact["wordings"]:
-            yield same_row(taught, embedder, text, "trade_wording", ids[fact["id"]], fact["id"])
+            yield same_row(found(taught, embedder, text), text, "trade_wording", ids[fact["id"]], fact["id"])
         for text in fact["near_miss"]:
-            yield same_row(taught, embedder, text, "trade_near_miss", 0, fact["id"])
+            yield same_row(found(taught, embedder, text), text, "trade_near_miss", 0, fact["id"])
 
 
 def trades() -> list[dict[str, Any]]:
@@ -143,14 +142,18 @@ def teach(database: Database, question: str, answer: str) -> int:
     return row.id
 
 
-def same_row(taught: TaughtQuestions, embedder: Embedder, text: str, kind: str, right: int, fact: str) -> Row:
-    """One labelled row of the head `same`."""
+def found(taught: TaughtQuestions, embedder: Embedder, text: str) -> Match:
+    """The taught question that is nearest to what is asked."""
     match = taught.nearest(text, embedder.encode([text])[0])
     if match is None:
         raise ValueError("nothing is taught")
-    features = pair_features(text, match)
+    return match
+
+
+def same_row(match: Match, text: str, kind: str, right: int, fact: str) -> Row:
+    """One labelled row of the head `same`; `right` is the correction that the question belongs to, 0 for none."""
     return {
-        "head": "same", "kind": kind, "fact": fact, "asked": text, "features": features,
+        "head": "same", "kind": kind, "fact": fact, "asked": text, "features": pair_features(text, match),
         "correct": int(match.correction_id == right),
     }  # fmt: skip
 
