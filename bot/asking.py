@@ -38,6 +38,10 @@ class Asked:
     route: str = "auto"
     meant: int | None = None
     """The correction whose question the asker said was meant."""
+    refused: int | None = None
+    """The correction whose question the asker said was not meant."""
+    repeats: int | None = None
+    """The stored question that is asked anew, with a choice or by another route."""
     partial: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
 
@@ -103,12 +107,14 @@ def noted(database: Database, asked: Asked, contacts: Collection[str]) -> Questi
     """Store a question; returns it in the asker's own words."""
     text = asked.text.strip()
     place = {"user": asked.user, "channel": asked.channel, "thread": asked.thread}
-    return replace(conversations.ask(database, private.kept(text, contacts), **place), text=text)
+    kept = conversations.ask(database, private.kept(text, contacts), **place, repeats=asked.repeats)
+    return replace(kept, text=text)
 
 
 def answered(database: Database, tools: Tools, question: Question, asked: Asked, contacts: Collection[str]) -> Answer:
     """The answer as it may go out, not stored yet."""
-    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route, meant=asked.meant)
+    choice = {"meant": asked.meant, "refused": asked.refused}
+    reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route, **choice)
     said = private.redact_secrets(reply.text)
     return replace(reply, text=evidence.masked(database, said, contacts) if reply.style is Style.GENERATED else said)
 

@@ -21,7 +21,7 @@ from bot.pipeline import GONE
 from bot.questions import NOTHING_ASKED, ask, hear, scopes_of
 from storage import asked as asked_log
 from storage import conversations, corrections
-from storage.domain import WORKSPACE, Answer, Route
+from storage.domain import WORKSPACE, Answer, Question, Route
 from storage.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -211,8 +211,7 @@ async def not_my_question(parts: Parts, body: Body) -> None:
     if answer.correction_id is not None:
         await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
     place = place_of(body)
-    scopes = scopes_of(question.channel)
-    asked = Asked(question.text, place.user, question.channel, question.thread, scopes, "documents")
+    asked = replace(anew(question, place.user), route="documents", refused=answer.correction_id)
     told = "That is noted already; the documents were searched instead."
     await answer_once(parts, asked, place, f"not mine:{answer.id}", told)
 
@@ -226,10 +225,15 @@ async def meant(parts: Parts, body: Body) -> None:
     if int(chosen) not in {one.correction_id for one in answer.suggestions}:
         raise UserError(GONE)
     question = await parts.stored(conversations.get_question, answer.question_id)
-    scopes = scopes_of(question.channel)
-    asked = Asked(question.text, place.user, question.channel, question.thread, scopes, meant=int(chosen))
+    asked = replace(anew(question, place.user), meant=int(chosen))
     key = f"meant:{answer.id}:{chosen}:{place.user if place.hook else ''}"
     await answer_once(parts, asked, place, key, "That answer was given already; it stands in this thread.")
+
+
+def anew(question: Question, user: str) -> Asked:
+    """A stored question as it is asked again by whoever pressed a button under its answer."""
+    first = question.repeats or question.id
+    return Asked(question.text, user, question.channel, question.thread, scopes_of(question.channel), repeats=first)
 
 
 async def answer_once(parts: Parts, asked: Asked, place: Place, key: str, again: str) -> None:

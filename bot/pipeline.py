@@ -126,10 +126,12 @@ def answer(
     scopes: Collection[str] = (WORKSPACE,),
     route: str = "auto",
     meant: int | None = None,
+    refused: int | None = None,
 ) -> Answer:
     """Answer a question by the first route that is sure enough; `route` forces one, for measuring.
 
-    `meant` is the correction whose question the asker said was meant. Raises NotFoundError when it is not there.
+    `meant` is the correction whose question the asker said was meant: NotFoundError when it is not there. `refused` is
+    the one that was not meant: where no page answers, others are offered.
     """
     work = Work(question, scopes, np.zeros(0, dtype=np.float32))
     work.vector = tools.embedder.encode([question.text])[0]
@@ -144,8 +146,8 @@ def answer(
     if route in ("auto", "documents") and (reply is None or reply.style is Style.RELATED):
         reply = surer(reply, from_documents(tools, work))
     reply = reply or abstain(tools, work, [], {}, 0.0)
-    if reply.route is Route.ABSTAINED and route == "auto":
-        reply = replace(reply, suggestions=suggestions(tools, work))
+    if reply.route is Route.ABSTAINED and (route == "auto" or refused is not None):
+        reply = replace(reply, suggestions=suggestions(tools, work, refused))
     return work.decided(reply)
 
 
@@ -188,9 +190,10 @@ def as_meant(tools: Tools, work: Work, correction_id: int) -> Answer:
     return replace(reply, style=Style.DIRECT, features=reply.features | {CHOSEN: 1.0})
 
 
-def suggestions(tools: Tools, work: Work) -> tuple[Suggestion, ...]:
+def suggestions(tools: Tools, work: Work, refused: int | None = None) -> tuple[Suggestion, ...]:
     """The taught questions that may have been meant, the nearest first; those that gave way to a page are not."""
-    near = tools.taught.ranked(work.question.text, work.vector, work.scopes)[:SUGGESTED]
+    ranked = tools.taught.ranked(work.question.text, work.vector, work.scopes)
+    near = [(nearness, row) for nearness, row in ranked if row["correction_id"] != refused][:SUGGESTED]
     stale = tools.stale()
     found = tuple(
         Suggestion(row["correction_id"], row["question"])

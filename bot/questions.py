@@ -305,7 +305,7 @@ async def look_up(parts: Parts, said: Said, whole: Completed, growing: Growing |
     answer = await ask(parts, asked, said.place)
     taught = answer.route in (Route.APPROVED, Route.MEMORISED)
     if taught and added is not None and not threads.covers(answer.taught_question, added):
-        answer = await ask(parts, replace(asked, route="documents"), said.place)
+        answer = await ask(parts, replace(asked, route="documents", repeats=answer.question_id), said.place)
     return answer
 
 

@@ -12,11 +12,14 @@ from storage.domain import Answer, Feedback, Question, Route, Source, Style, Sug
 from storage.errors import NotFoundError
 
 
-def ask(database: Database, text: str, *, user: str, channel: str, thread: str) -> Question:
-    """Store a question and return it with its id."""
+def ask(
+    database: Database, text: str, *, user: str, channel: str, thread: str, repeats: int | None = None
+) -> Question:
+    """Store a question and return it with its id; `repeats` is the id of the question that this asks anew."""
     question = {"text": text, "user": user, "channel": channel, "thread": thread, "asked_at": now()}
     with database.write():
-        asked = Question(id=database.insert("questions", question), **question)
+        number = database.insert("questions", question | {"repeats": repeats})
+        asked = Question(number, **question, repeats=repeats)
         place = {"user": user, "channel": channel, "text": audit.digest(text)}
         audit.append(database, "question.asked", id=asked.id, **place)
     return asked

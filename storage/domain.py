@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody asked, where and when (ISO 8601, UTC)."""
+    """What somebody asked, where and when (ISO 8601, UTC); `repeats` is the question that was asked anew by a press."""
 
     id: int
     text: str
@@ -50,6 +50,7 @@ class Question:
     channel: str
     thread: str
     asked_at: str
+    repeats: int | None = None
 
 
 @dataclass(frozen=True)

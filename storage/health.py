@@ -88,7 +88,8 @@ def day(database: Database, when: date) -> Day:
     """The figures of one day."""
     span = (when.isoformat(), (when + timedelta(days=1)).isoformat())
     answers = database.rows(
-        "SELECT q.id AS question, a.id, a.route, a.model_version, json_extract(a.timings, '$.total_ms') AS total_ms "
+        "SELECT coalesce(q.repeats, q.id) AS question, a.id, a.route, a.model_version, "
+        "json_extract(a.timings, '$.total_ms') AS total_ms "
         "FROM questions q LEFT JOIN answers a ON a.question_id = q.id "
         "WHERE q.asked_at >= ? AND q.asked_at < ? ORDER BY a.id",
         span,
@@ -161,6 +162,8 @@ def unanswered(database: Database, since: str, limit: int = 10) -> list[Row]:
     return database.rows(
         "SELECT q.text, count(DISTINCT q.id) AS times, count(DISTINCT q.user) AS people "
         "FROM questions q JOIN answers a ON a.question_id = q.id WHERE q.asked_at >= ? AND a.route = 'ABSTAINED' "
+        "AND q.repeats IS NULL AND NOT EXISTS (SELECT 1 FROM questions r JOIN answers b ON b.question_id = r.id "
+        "WHERE r.repeats = q.id AND b.route <> 'ABSTAINED') "
         "GROUP BY lower(trim(q.text)) ORDER BY times DESC, max(q.id) DESC LIMIT ?",
         [since, limit],
     )

@@ -271,6 +271,12 @@ def suggestions(db: Database) -> None:
     db.execute("ALTER TABLE answers ADD COLUMN suggestions TEXT NOT NULL DEFAULT '[]'")
 
 
+@migrations()
+def repeats(db: Database) -> None:
+    """Which question was asked anew, by a press under its answer: the two are one question in every figure."""
+    db.execute("ALTER TABLE questions ADD COLUMN repeats INTEGER REFERENCES questions(id)")
+
+
 def split_statements(script: str) -> list[str]:
     """The single statements of a script; a trigger body ends with END and stays whole."""
     statements, current = [], ""

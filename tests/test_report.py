@@ -214,6 +214,18 @@ def test_the_weekly_report_counts_nights_reviews_and_what_was_not_known(database
     assert told.chart is not None
 
 
+def test_a_question_that_was_asked_anew_by_a_press_is_one_question(database: Database) -> None:
+    first = conversations.get_answer(database, asked(database, Route.ABSTAINED)).question_id
+    assert [row["times"] for row in health.unanswered(database, "2000")] == [1]
+    again = conversations.ask(database, "How long is leave?", user=PRIYA, channel="C0HELP", thread="", repeats=first)
+    conversations.answer(database, Answer(again.id, "Ask HR.", Route.ABSTAINED, Style.NONE, 0.1, "v1"))
+    assert [row["times"] for row in health.unanswered(database, "2000")] == [1], "neither press had an answer"
+    conversations.answer(database, Answer(again.id, "28 days.", Route.APPROVED, Style.DIRECT, 0.9, "v1"))
+    assert health.unanswered(database, "2000") == []
+    today = health.week(database)[-1]
+    assert (today.asked, today.answered) == (1, 1)
+
+
 def test_the_weekly_report_comes_once_a_week(database: Database) -> None:
     assert not report.weekly_is_due(database)
     full = night(database)

@@ -373,6 +373,8 @@ def test_who_gets_no_answer_is_offered_the_nearest_taught_questions(taught_offic
     here = pipeline.answer(tools, ASKED_ABOUT_PARKING, scopes=("workspace", "C1"))
     assert {one.correction_id for one in here.suggestions} == {1, 2}
     assert pipeline.answer(tools, ASKED_ABOUT_PARKING, route="documents").suggestions == ()
+    beside = pipeline.answer(tools, ASKED_ABOUT_PARKING, scopes=("workspace", "C1"), route="documents", refused=1)
+    assert [one.correction_id for one in beside.suggestions] == [2], "what was not meant is not offered again"
     changed = replace(tools, stale=lambda: {1})
     assert pipeline.answer(changed, ASKED_ABOUT_PARKING).suggestions == ()
     far = replace(ASKED_ABOUT_PARKING, text="capital of Mongolia")

@@ -283,7 +283,8 @@ def test_not_my_question_becomes_a_hard_negative_and_documents_answer(home: Path
         await here.wait(SAM, HELP, "Twenty-eight")
         await here.click(SAM, HELP, answer["ts"], "not_mine")
         await here.wait(SAM, HELP, "That is noted already")
-        assert [a.route for a in here.desk.asked] == ["auto", "documents"]
+        looks = [(a.route, a.refused, a.repeats) for a in here.desk.asked]
+        assert looks == [("auto", None, None), ("documents", row.id, 1)]
         kinds = {w.text: w.kind for w in corrections.wordings(here.database, row.id)}
         assert kinds["how long is parental leave?"] == "rejected"
 
@@ -318,7 +319,8 @@ def test_who_gets_no_answer_may_say_which_taught_question_was_meant(home: Path) 
         told = words_of(await here.wait(SAM, HELP, "Facilities."))
         assert "Taught: *Who waters plants?*" in told
         assert "very sure" not in told, "the asker chose; nothing was guessed"
-        assert (here.desk.asked[-1].text, here.desk.asked[-1].meant) == ("the ficus is dry, whose job?", row.id)
+        pressed = here.desk.asked[-1]
+        assert (pressed.text, pressed.meant, pressed.repeats) == ("the ficus is dry, whose job?", row.id, 1)
         await here.click(SAM, HELP, answer["ts"], "meant", value)
         await here.wait(SAM, HELP, "was given already")
         assert len(here.desk.asked) == 2
