@@ -3,6 +3,8 @@
 SHELL := bash
 PYTHON_IN_VENV := .venv/bin/python
 NIGHTSHIFT := .venv/bin/nightshift
+# Each test has a home of its own, so they run side by side, one worker a core; real models have the machine alone.
+FAST := -m "not slow and not browser" --numprocesses auto --dist worksteal
 
 .PHONY: help setup check test test-fast test-faults demo run nightly bench-learning bench-answer base-confidence clean
 
@@ -18,10 +20,11 @@ check: setup ## Lint with ruff and check the types with mypy
 
 test: setup ## Run every test, the slow and the browser ones too (under 15 minutes)
 	@bash .ci/setup.sh browser
-	$(PYTHON_IN_VENV) -m pytest
+	$(PYTHON_IN_VENV) -m pytest $(FAST)
+	$(PYTHON_IN_VENV) -m pytest -m "(slow or browser) and not faults"
 
 test-fast: setup ## Run the tests that need no real model and no browser (under 2 minutes)
-	$(PYTHON_IN_VENV) -m pytest -m "not slow and not browser"
+	$(PYTHON_IN_VENV) -m pytest $(FAST)
 
 test-faults: setup ## Kill and starve the night, the index and the models at hundreds of points (about half an hour)
 	rm -f tests/bench/faults.json
