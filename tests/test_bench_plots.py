@@ -1,9 +1,9 @@
-"""The plots of the learning benchmark: what they draw from the JSON, and that they can be drawn."""
+"""The table and the plots of the learning benchmark: what they show of the JSON, and that they can be drawn."""
 
 from pathlib import Path
 from typing import Any
 
-from tests.bench import plots
+from tests.bench import learning, plots
 
 POINTS: list[dict[str, Any]] = [
     {"setting": "much replay", "recall": 0.90, "general_loss_rise": 0.02, "minutes": 9.0},
@@ -14,6 +14,20 @@ NIGHTS: dict[str, Any] = {
     "stacked": {"R": [[1.0], [0.8, 1.0], [None, 0.9, 1.0]], "battery": [34, 30, 28], "minutes": [3, 3, 3]},
     "warm": {"R": [[1.0], [1.0, 1.0], [0.9, 1.0, 1.0]], "battery": [35, 35, 34], "minutes": [3, 4, 4]},
 }
+
+
+def test_the_headline_has_a_column_for_each_seed_and_the_mean() -> None:
+    dropped = {"base": 0.42, "tuned": 0.41, "drop": 0.01, "drop_upper_95": 0.02}
+    rest = {"merged": 0.9, "drift_nats": 0.02, "steps": 400, "training_minutes": 20.0}
+    runs = {
+        "7": {"facts": {"taught_exact": 0.9}, "general": {"hellaswag": dropped}, **rest},
+        "8": {"facts": {"taught_exact": 1.0}, "general": {"hellaswag": dropped | {"drop": 0.03}}, **rest},
+        "9": {"facts": {"taught_exact": 1.0}, "general": {}, **rest},
+    }
+    lines = learning.headline({"seeds": runs})
+    assert lines[0] == "| figure | seed 7 | seed 8 | seed 9 | mean |"
+    assert lines[2] == "| taught_exact | 0.900 | 1.000 | 1.000 | 0.967 |"
+    assert lines[3].endswith("| - | drop 0.020 |"), "a seed without the benchmark's data has no part in the mean"
 
 
 def test_the_frontier_joins_the_settings_that_nothing_beats() -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -258,20 +259,22 @@ def table(told: dict[str, Any]) -> str:
 
 
 def headline(told: dict[str, Any]) -> list[str]:
-    """Recall and what it cost, by seed."""
+    """Recall and what it cost, by seed and on average; of a benchmark the average is the drop."""
     seeds = list(told.get("seeds", {}))
     if not seeds:
         return []
-    lines = ["| figure | " + " | ".join(f"seed {s}" for s in seeds) + " |", "|---|" + "---|" * len(seeds)]
     runs = [told["seeds"][s] for s in seeds]
+    rows = [["figure", *(f"seed {s}" for s in seeds), "mean"], ["---"] * (len(seeds) + 2)]
     for name in runs[0]["facts"]:
-        lines.append(f"| {name} | " + " | ".join(f"{r['facts'][name]:.3f}" for r in runs) + " |")
+        found = [r["facts"][name] for r in runs]
+        rows.append([name, *(f"{one:.3f}" for one in found), f"{statistics.fmean(found):.3f}"])
     for name in max((r["general"] for r in runs), key=len):
-        cells = [change(r["general"].get(name)) for r in runs]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        drops = [r["general"][name]["drop"] for r in runs if name in r["general"]]
+        rows.append([name, *(change(r["general"].get(name)) for r in runs), f"drop {statistics.fmean(drops):.3f}"])
     for name in ("merged", "drift_nats", "steps", "training_minutes"):
-        lines.append(f"| {name} | " + " | ".join(f"{r[name]:.4g}" for r in runs) + " |")
-    return lines
+        found = [r[name] for r in runs]
+        rows.append([name, *(f"{one:.4g}" for one in found), f"{statistics.fmean(found):.4g}"])
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def change(told: dict[str, Any] | None) -> str:
