@@ -10,7 +10,7 @@ from dataclasses import dataclass
 METHODS = ("lora", "full", "qlora")
 SCHEDULES = ("single", "staged", "progressive")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-EPOCHS = ((12, 10), (30, 7), (10**9, 5))
+FEW_FACTS, EPOCHS_OF_FEW, EPOCHS_OF_MANY = 12, 10, 5
 """Epochs at most, by facts; training ends earlier once everything is learnt. The rate falls to nothing over them: with
 more of them it is still high when training ends, and what was learnt is lost again on the way (DECISIONS.md)."""
 LEAST_STEPS = 80
@@ -89,6 +89,6 @@ def shares(epochs: int, parts: tuple[int, ...]) -> list[int]:
 
 def epochs_for(facts: int, examples: int, batch: int = Recipe.batch) -> int:
     """Epochs at most for a number of facts whose examples make steps of `batch`."""
-    by_size = next(epochs for limit, epochs in EPOCHS if facts <= limit)
+    by_size = EPOCHS_OF_FEW if facts <= FEW_FACTS else EPOCHS_OF_MANY
     an_epoch = math.ceil(max(1, examples) / batch)
     return min(MOST_EPOCHS, max(by_size, math.ceil(LEAST_STEPS / an_epoch)))

@@ -78,7 +78,8 @@ def test_stages_of_the_schedules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "examples", "expected"), [(1, 19, 27), (4, 76, 10), (30, 570, 7), (60, 1140, 5), (500, 9500, 5)]
+    ("facts", "examples", "expected"),
+    [(1, 19, 27), (4, 76, 10), (12, 228, 10), (13, 247, 5), (30, 570, 5), (60, 1140, 5), (500, 9500, 5)],
 )
 def test_epochs_follow_the_size(facts: int, examples: int, expected: int) -> None:
     assert recipes.epochs_for(facts, examples) == expected
