@@ -18,7 +18,7 @@ check: setup ## Lint with ruff and check the types with mypy
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
 
-test: setup ## Run every test, the slow and the browser ones too (under 15 minutes)
+test: setup ## Run every test, the slow and the browser ones too (three quarters of an hour on two slow cores)
 	@bash .ci/setup.sh browser
 	$(PYTHON_IN_VENV) -m pytest $(FAST)
 	$(PYTHON_IN_VENV) -m pytest -m "(slow or browser) and not faults"
