@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody asked, where and when (ISO 8601, UTC); `repeats` is the question that was asked anew by a press."""
+    """What somebody asked, where and when (ISO 8601, UTC); `repeats` is the question that this asks anew."""
 
     id: int
     text: str

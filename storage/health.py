@@ -121,9 +121,9 @@ def together(days: Sequence[Day]) -> Day:
 
 
 def counted(answers: Sequence[Row]) -> dict[str, int]:
-    """How many questions were asked, and how many of them got an answer."""
-    answered = {r["question"] for r in answers if r["route"] not in (None, "ABSTAINED")}
-    return {"asked": len({r["question"] for r in answers}), "answered": len(answered)}
+    """How many questions were asked, and how many of them have an answer: of those asked anew the last one counts."""
+    last = {r["question"]: r["route"] for r in answers}
+    return {"asked": len(last), "answered": sum(route not in (None, "ABSTAINED") for route in last.values())}
 
 
 def recall_of(database: Database, answers: Sequence[Row]) -> float | None:
@@ -158,14 +158,17 @@ def percentile(values: Sequence[float], at: float) -> float | None:
 
 
 def unanswered(database: Database, since: str, limit: int = 10) -> list[Row]:
-    """The questions that the bot did not know, those asked most first: rows with text, times and people."""
+    """The questions that the bot did not know, those asked most first: rows with text, times and people.
+
+    Of a question that was asked anew the last answer counts: SQLite takes `route` from the row that has the `max`.
+    """
     return database.rows(
-        "SELECT q.text, count(DISTINCT q.id) AS times, count(DISTINCT q.user) AS people "
-        "FROM questions q JOIN answers a ON a.question_id = q.id WHERE q.asked_at >= ? AND a.route = 'ABSTAINED' "
-        "AND q.repeats IS NULL AND NOT EXISTS (SELECT 1 FROM questions r JOIN answers b ON b.question_id = r.id "
-        "WHERE r.repeats = q.id AND b.route <> 'ABSTAINED') "
+        "SELECT q.text, count(*) AS times, count(DISTINCT q.user) AS people FROM questions q JOIN ("
+        "SELECT coalesce(r.repeats, r.id) AS first, a.route, max(a.id) FROM questions r "
+        "JOIN answers a ON a.question_id = r.id WHERE r.asked_at >= ? GROUP BY first) last ON last.first = q.id "
+        "WHERE q.asked_at >= ? AND last.route = 'ABSTAINED' "
         "GROUP BY lower(trim(q.text)) ORDER BY times DESC, max(q.id) DESC LIMIT ?",
-        [since, limit],
+        [since, since, limit],
     )
 
 

@@ -273,7 +273,7 @@ def suggestions(db: Database) -> None:
 
 @migrations()
 def repeats(db: Database) -> None:
-    """Which question was asked anew, by a press under its answer: the two are one question in every figure."""
+    """Which question is asked anew, by a press or a second look: the two are one question in every figure."""
     db.execute("ALTER TABLE questions ADD COLUMN repeats INTEGER REFERENCES questions(id)")
 
 

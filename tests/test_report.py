@@ -226,6 +226,15 @@ def test_a_question_that_was_asked_anew_by_a_press_is_one_question(database: Dat
     assert (today.asked, today.answered) == (1, 1)
 
 
+def test_a_question_whose_answer_was_refused_and_that_has_no_other_is_not_answered(database: Database) -> None:
+    first = conversations.get_answer(database, asked(database, Route.APPROVED)).question_id
+    again = conversations.ask(database, "How long is leave?", user=PRIYA, channel="C0HELP", thread="", repeats=first)
+    conversations.answer(database, Answer(again.id, "I don't know.", Route.ABSTAINED, Style.NONE, 0.1, "v1"))
+    assert [(row["times"], row["people"]) for row in health.unanswered(database, "2000")] == [(1, 1)]
+    today = health.week(database)[-1]
+    assert (today.asked, today.answered) == (1, 0)
+
+
 def test_the_weekly_report_comes_once_a_week(database: Database) -> None:
     assert not report.weekly_is_due(database)
     full = night(database)
