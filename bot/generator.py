@@ -8,9 +8,10 @@ It knows nothing of routes, thresholds or databases; prompts come from `bot.prom
 
 import logging
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ Check = tuple[tuple[int, ...], str, int]
 Unfinished = tuple[Tokens, Written, int, Watch | None]
 """A prompt's tokens, what is written behind it already, the most tokens of its answer, and who watches."""
 Name = TypeVar("Name", bound=Hashable)
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 class LocalGenerator:
@@ -93,26 +96,31 @@ class LocalGenerator:
         return [done[i] for i in range(len(requests))]
 
     def agreement(self, requests: Sequence[Request]) -> list[float]:
-        """The share (0..1) of each draft's tokens, its end included, that the model would write; nothing is written."""
+        """The share (0..1) of each draft's tokens, its end included, that the model would write; nothing is written.
+
+        An answer that is longer than `max_tokens` would be cut, and is not whole.
+        """
         keys = {i: (tuple(self.prompt_ids(r.messages)), r.draft or "", r.max_tokens) for i, r in enumerate(requests)}
         drafts = {i: self._draft(key[1]) for i, key in keys.items()}
         shares: dict[int, float] = {}
-        for chosen in passes({i: len(key[0]) + len(drafts[i]) for i, key in keys.items()}):
+
+        def read(chosen: Sequence[int]) -> None:
             group = {keys[i]: drafts[i] for i in chosen}
             agreed = dict(zip(group, self._agreed(list(group), group), strict=True))
-            shares.update({i: len(agreed[keys[i]].tokens) / len(drafts[i]) for i in chosen})
+            for i in chosen:
+                shares[i] = min(len(agreed[keys[i]].tokens), requests[i].max_tokens) / len(drafts[i])
+
+        self.each(read, passes({i: len(key[0]) + len(drafts[i]) for i, key in keys.items()}))
         return [shares[i] for i in range(len(requests))]
 
     def generate_many(self, chats: Sequence[Sequence[Message]], *, max_tokens: int, batch: int = 16) -> list[str]:
         """Greedy texts of many chats, batched by length; for measuring, where single timings do not matter."""
         order = sorted(range(len(chats)), key=lambda i: len(chats[i][-1]["content"]))
-        texts = [""] * len(chats)
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            prompts = [self.prompt_ids(chats[i]) for i in chosen]
-            for at, tokens in zip(chosen, self.continue_many(prompts, max_tokens), strict=True):
-                texts[at] = self._text(tokens)
-        return texts
+        prompts = [self.prompt_ids(chats[i]) for i in order]
+        batches = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
+        written = chain.from_iterable(self.each(lambda batch: self.continue_many(batch, max_tokens), batches))
+        texts = {at: self._text(tokens) for at, tokens in zip(order, written, strict=True)}
+        return [texts[i] for i in range(len(chats))]
 
     def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
         """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""
@@ -121,6 +129,12 @@ class LocalGenerator:
     def likelihoods(self, tasks: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[float]]:
         """Summed log-probability (nats) of every ending behind its context, for several contexts at once."""
         return decoding.likelihoods(self.model, tasks)
+
+    def each(self, compute: Callable[[Given], Found], given: Iterable[Given]) -> list[Found]:
+        """What is computed with this model of each, in their order: side by side on processors, in turn on a GPU."""
+        if self.device.type == "cpu":
+            return self._processors.each(compute, given)
+        return [compute(one) for one in given]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a chat, up to where the answer begins."""

@@ -164,8 +164,7 @@ def from_teaching(tools: Tools, work: Work, *, forced: bool) -> Answer | None:
     work.lap("taught_ms")
     if match is None:
         return None
-    if match.correction_id in tools.stale() and not forced:
-        work.weighed["taught"] = {"stale": 1.0, "correction": float(match.correction_id)}
+    if not forced and gives_way(tools, work, match):
         return None
     memory = tools.model.memories.get(match.correction_id)
     if memory is not None and (memory.memorised or forced):
@@ -176,9 +175,17 @@ def from_teaching(tools: Tools, work: Work, *, forced: bool) -> Answer | None:
 
 
 def as_meant(tools: Tools, work: Work, correction_id: int) -> Answer:
-    """The answer to the taught question that the asker chose. Raises NotFoundError when it is not there any more."""
+    """The answer to the taught question that the asker chose. Raises NotFoundError when it is not there any more.
+
+    Where its page was changed since, the documents are asked that question.
+    """
     match = tools.taught.beside(work.question.text, work.vector, correction_id, work.scopes)
     work.lap("taught_ms")
+    if match is not None and gives_way(tools, work, match):
+        work.question = replace(work.question, text=match.question)
+        work.vector = tools.embedder.encode([match.question])[0]
+        work.lap("embed_ms")
+        return from_documents(tools, work)
     memory = tools.model.memories.get(correction_id)
     reply = None
     if match is not None and memory is not None and memory.memorised:
@@ -188,6 +195,14 @@ def as_meant(tools: Tools, work: Work, correction_id: int) -> Answer:
     if reply is None:
         raise NotFoundError(GONE)
     return replace(reply, style=Style.DIRECT, features=reply.features | {CHOSEN: 1.0})
+
+
+def gives_way(tools: Tools, work: Work, match: Match) -> bool:
+    """Whether the page of a taught answer was changed since it was taught, which is noted."""
+    if match.correction_id not in tools.stale():
+        return False
+    work.weighed["taught"] = {"stale": 1.0, "correction": float(match.correction_id)}
+    return True
 
 
 def suggestions(tools: Tools, work: Work, refused: int | None = None) -> tuple[Suggestion, ...]:
@@ -217,7 +232,8 @@ def memorised(tools: Tools, work: Work, match: Match, *, forced: bool, chosen: b
         return None
     features = memory_features(work.question.text, match, generation)
     work.lap("model_ms")
-    if generation.confirmed < 1.0 and not forced:
+    whole = generation.confirmed == 1.0 and generation.stopped  # a long answer is cut at the limit and confirmed so far
+    if not whole and not forced:
         return None
     return taught_answer(tools, work, match, Route.MEMORISED, generation.text, features, forced=forced or chosen)
 

@@ -5,10 +5,17 @@ nothing of models.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+ABREAST = 2
+"""Computations side by side in `each`; the same on every machine: how sums are split decides their last digits."""
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 class Processors:
@@ -21,20 +28,32 @@ class Processors:
         self._lock = threading.Lock()
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Compute beside others; the thread has all processors again when it ends."""
+    def shared(self, passes: int = 1) -> Iterator[None]:
+        """Compute beside others, in so many passes; the thread has all processors again when it ends."""
         with self._lock:
-            self._busy += 1
+            self._busy += passes
         try:
             yield
         finally:
             with self._lock:
-                self._busy -= 1
+                self._busy -= passes
             use(self._all)
 
     def take(self) -> None:
         """Give the thread its part for the next pass."""
         use(max(1, self._all // max(1, self._busy)))
+
+    def each(self, compute: Callable[[Given], Found], given: Iterable[Given]) -> list[Found]:
+        """What is computed of each, in their order; some at a time, in threads of their own."""
+        with self.shared(ABREAST), ThreadPoolExecutor(ABREAST) as pool:
+            return list(pool.map(lambda one: self._beside(compute, one), given))
+
+    def _beside(self, compute: Callable[[Given], Found], given: Given) -> Found:
+        self.take()
+        try:
+            return compute(given)
+        finally:
+            use(self._all)  # threads that start later begin with the count that was set last
 
 
 def use(count: int) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from bot.generator import LocalGenerator
@@ -109,10 +110,8 @@ def score(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[list[float]]:
     """Log-likelihood (nats) of every ending of every task, several tasks of like length at once."""
     contexts = [engine.tokenizer.encode(t.context, add_special_tokens=False) for t in tasks]
     endings = [[engine.tokenizer.encode(e, add_special_tokens=False) for e in t.endings] for t in tasks]
-    found: dict[int, list[float]] = {}
     order = sorted(range(len(tasks)), key=lambda t: len(contexts[t]) + max(map(len, endings[t])))
-    for start in range(0, len(order), TOGETHER):
-        chosen = order[start : start + TOGETHER]
-        scored = engine.likelihoods([(contexts[t], endings[t]) for t in chosen])
-        found |= dict(zip(chosen, scored, strict=True))
+    sorted_tasks = [(contexts[t], endings[t]) for t in order]
+    batches = [sorted_tasks[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
+    found = dict(zip(order, chain.from_iterable(engine.each(engine.likelihoods, batches)), strict=True))
     return [found[t] for t in range(len(tasks))]

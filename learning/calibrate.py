@@ -112,8 +112,8 @@ def fit_head(
     least = quiet(said, own, UNKNOWN_ANSWERED)
     honest = outcomes(cross_calibrated(scores, y, w, fold), y, w)
     return learnt(rows, name, traffic) | {
-        "direct": max(least, threshold(said, y, w, 1 - target, bounded=True)),
-        "related": max(least, threshold(said, y, w, related, bounded=False)),
+        "direct": max(least, threshold(said, y, w, 1 - target, texts(own))),
+        "related": max(least, threshold(said, y, w, related)),
         "calibration": curve,
         "measured": {"rows": len(own), "auroc": auroc(honest), "ece": calibration_error(honest)},
     }
@@ -244,18 +244,23 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Floats:
     return np.array([number * shares[r["kind"]] / whole[r["kind"]] / counts[r["kind"]] for r in rows])
 
 
-def threshold(
-    held: NDArray[np.float64], y: NDArray[np.int64], w: NDArray[np.float64], right: float, *, bounded: bool
-) -> float:
+def texts(rows: Sequence[Row]) -> Counts:
+    """The number of each row's text: one that is asked in homes of several sizes is one piece of evidence."""
+    numbers: dict[tuple[str, str], int] = {}
+    return np.array([numbers.setdefault((str(r["fact"]), str(r["asked"])), len(numbers)) for r in rows])
+
+
+def threshold(said: Floats, y: Counts, w: Floats, right: float, evidence: Counts | None = None) -> float:
     """The least probability above which the share of right answers is at least `right`; 1.01 when none is.
 
-    With `bounded`, the lower end of a Clopper-Pearson interval (90 %, one-sided) must reach it, on the effective
-    number of rows (sum of weights squared over sum of squares, Kish 1965), so that few labels never prove anything.
+    With `evidence`, the number of the text behind each row, the lower end of a Clopper-Pearson interval (90 %,
+    one-sided) must reach it, on the effective number of texts (sum of weights squared over sum of squares, Kish 1965),
+    so that few labels never prove anything.
     """
     best = NEVER
-    for tau in sorted(set(held.tolist()), reverse=True):
-        answered = held >= tau
-        if share_right(y[answered], w[answered], bounded=bounded) >= right:
+    for tau in sorted(set(said.tolist()), reverse=True):
+        answered = said >= tau
+        if share_right(y[answered], w[answered], None if evidence is None else evidence[answered]) >= right:
             best = tau
     return best
 
@@ -267,13 +272,14 @@ def quiet(said: Floats, rows: Sequence[Row], share: float) -> float:
     return math.nextafter(unknown[allowed], 2.0) if allowed < len(unknown) else 0.0
 
 
-def share_right(y: NDArray[np.int64], w: NDArray[np.float64], *, bounded: bool) -> float:
-    """The weighted share of right answers, or its one-sided 90 % lower bound."""
+def share_right(y: Counts, w: Floats, evidence: Counts | None = None) -> float:
+    """The weighted share of right answers, or its one-sided 90 % lower bound where the text behind each is given."""
     share = float((w * y).sum() / w.sum())
-    if not bounded:
+    if evidence is None:
         return share
-    rows = float(w.sum() ** 2 / (w**2).sum())
-    return at_least(share * rows, rows, BOUND)
+    each = np.bincount(evidence, weights=w)
+    number = float(each.sum() ** 2 / (each**2).sum())
+    return at_least(share * number, number, BOUND)
 
 
 def at_least(hits: float, items: float, sureness: float) -> float:

@@ -17,6 +17,7 @@ from learning.evaluate import in_turn
 from learning.same_question import swaps
 from retrieval.taught import Encoder, TaughtQuestions
 from storage import corrections, nights
+from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Status
 
@@ -31,12 +32,27 @@ class Reader(Encoder, TokenEncoder, Protocol):
 
 def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: str) -> list[Row]:
     """All rows of this company, new ones stored first, each as it would be decided tonight."""
-    known = {(r["fact"], r["asked"]) for r in nights.calibration(database)}
     taught = TaughtQuestions(database, embedder, Comparer(embedder))
-    made = [*from_tests(snapshot, embedder, taught), *from_votes(database)]
-    fresh = {(r["fact"], r["asked"]): r | {"version": version} for r in made}
-    nights.add_calibration(database, [row for key, row in fresh.items() if key not in known])
+    store(database, from_tests(snapshot, embedder, taught), from_votes(database), version)
     return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], taught))
+
+
+def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> None:
+    """Keep the rows that are new; what people say now takes the place of what was stored of the same question."""
+    known = by_question(nights.calibration(database))
+    fresh = {key: row for key, row in by_question(tests).items() if key not in known}
+    for key, row in by_question(votes).items():
+        if key not in known or any(known[key][said] != row[said] for said in ("kind", "correct")):
+            fresh[key] = row
+    with database.write() as db:
+        gone = [known[key]["id"] for key in fresh if key in known]
+        db.execute("DELETE FROM calibration_rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(gone)])
+        nights.add_calibration(database, [row | {"version": version} for row in fresh.values()])
+
+
+def by_question(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    """Rows by their fact and what was asked; the last of several counts."""
+    return {(row["fact"], row["asked"]): row for row in rows}
 
 
 def described_anew(
@@ -44,8 +60,9 @@ def described_anew(
 ) -> Iterator[Row]:
     """Rows of the head `same` with the features that the serving searches give them now.
 
-    Those of a correction that is not taught any more are left out. One whose question has become a wording of its
-    correction keeps what was noted when it was asked: found in itself, it would look surer than any stranger's.
+    Those of a correction that is not taught any more are left out, and those whose words were erased. One whose
+    question has become a wording of its correction keeps what was noted when it was asked: found in itself, it would
+    look surer than any stranger's.
     """
     taught = taught or TaughtQuestions(database, embedder)
     approved = {f"correction-{c.id}": c.id for c in corrections.in_status(database, Status.APPROVED)}
@@ -53,7 +70,7 @@ def described_anew(
     for row in rows:
         if row["head"] != "same":
             yield row
-        elif row["fact"] in approved:
+        elif row["fact"] in approved and row["asked"] != ERASED:
             asked = row["asked"]
             match = None if asked in own[row["fact"]] else taught.nearest(asked, embedder.encode([asked])[0])
             right = row["kind"] != "near_miss" and match is not None and match.correction_id == approved[row["fact"]]
@@ -87,12 +104,16 @@ def labelled(fact: Fact, others: Sequence[str], seed: int) -> Iterable[tuple[str
 
 
 def from_votes(database: Database) -> Iterator[Row]:
-    """One row for every taught answer and every quote that somebody voted on, with the features it was decided by."""
+    """One row for every taught answer that more people liked than not, every quote and every refusal.
+
+    Each has the features that it was decided by; where two speak of the same question, the later one counts.
+    """
     yield from votes_on_quotes(database)
     for row in database.rows(
-        "SELECT a.correction_id, a.features, q.text, sum(f.vote) AS votes FROM answers a "
+        "SELECT a.correction_id, a.features, q.text FROM answers a "
         "JOIN questions q ON q.id = a.question_id JOIN feedback f ON f.answer_id = a.id "
-        "WHERE a.correction_id IS NOT NULL AND f.vote = 1 GROUP BY a.id"
+        "WHERE a.correction_id IS NOT NULL AND q.text <> ? GROUP BY a.id HAVING sum(f.vote) > 0",
+        [ERASED],
     ):
         yield row_of(row["correction_id"], row["text"], "wording", True, json.loads(row["features"]))
     for correction in corrections.in_status(database):
@@ -105,7 +126,9 @@ def votes_on_quotes(database: Database) -> Iterator[Row]:
     """Quotes that more people voted up than down are right, those with more votes down are wrong."""
     for row in database.rows(
         "SELECT a.features, q.text, sum(f.vote) AS votes FROM answers a JOIN questions q ON q.id = a.question_id "
-        "JOIN feedback f ON f.answer_id = a.id WHERE a.style = 'quoted' GROUP BY a.id HAVING sum(f.vote) <> 0"
+        "JOIN feedback f ON f.answer_id = a.id WHERE a.style = 'quoted' AND q.text <> ? "
+        "GROUP BY a.id HAVING sum(f.vote) <> 0",
+        [ERASED],
     ):
         told = {"head": "quoted", "kind": "answerable", "fact": row["text"], "asked": row["text"]}
         yield told | {"correct": int(row["votes"] > 0), "features": json.loads(row["features"])}

@@ -5,7 +5,7 @@ It is plain arithmetic over places in lists, and knows nothing of tokens or tens
 
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from learning.dataset import Example
 from learning.recipe import Recipe
@@ -20,8 +20,9 @@ class Plan:
     Every new example comes once an epoch, with as many known ones in turn; from epoch `sifting` on only the share of
     them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019), and the
     `taught` ones: a row that is left out can be lost to the others without anybody seeing it, and the taught question
-    is the one that is asked when people ask. Rows are named by their place in "new ones, then the repeated known
-    ones", anchors by their own place.
+    is the one that is asked when people ask. New rows and known ones are sifted apart: a known one that this night has
+    not seen has no loss yet, and hundreds of them would leave no room for what is new. Rows are named by their place
+    in "new ones, then the repeated known ones", anchors by their own place.
     """
 
     def __init__(
@@ -62,10 +63,16 @@ class Plan:
 
     def _order(self, epoch: int, losses: Sequence[float]) -> list[int]:
         again = [self._new + (epoch * self._wanted + i) % len(self.repeated) for i in range(self._wanted)]
-        rows = [*range(self._new), *dict.fromkeys(again)]
-        rows = sorted(rows, key=lambda row: (row not in self._taught, -losses[row], row))[: self._sizes[epoch]]
+        repeats = self._sizes[epoch] * self._wanted // (self._new + self._wanted)
+        rows = [
+            *self._worst(range(self._new), self._sizes[epoch] - repeats, losses),
+            *self._worst(dict.fromkeys(again), repeats, losses),
+        ]
         random.Random(f"{self._recipe.seed}:{epoch}").shuffle(rows)
         return rows
+
+    def _worst(self, rows: Iterable[int], count: int, losses: Sequence[float]) -> list[int]:
+        return sorted(rows, key=lambda row: (row not in self._taught, -losses[row], row))[:count]
 
 
 def taught_questions(examples: Sequence[Example]) -> list[int]:

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def of(engine: LocalGenerator) -> Retained:
         reading={r["id"]: answer_matches(w.text, r["keys"]) for r, w in zip(passages, read, strict=True)},
         formed={r["id"]: well_formed(w.text) for r, w in zip(simple, said, strict=True)}
         | {r["id"]: w.ended and well_formed(w.text) for r, w in zip(passages, read, strict=True)},
-        losses=tuple(loss(engine, text) for text in general_texts()),
+        losses=tuple(engine.each(partial(loss, engine), general_texts())),
     )
 
 
@@ -134,13 +136,13 @@ def written(engine: LocalGenerator, chats: Sequence[Sequence[prompt.Message]], m
     """Greedy answers, batched by length."""
     prompts = [engine.prompt_ids(chat) for chat in chats]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    batches = [[prompts[i] for i in order[start : start + TOGETHER]] for start in range(0, len(order), TOGETHER)]
+    answers = chain.from_iterable(engine.each(lambda batch: engine.continue_many(batch, max_tokens), batches))
     made: dict[int, Written] = {}
-    for start in range(0, len(order), TOGETHER):
-        chosen = order[start : start + TOGETHER]
-        for at, tokens in zip(chosen, engine.continue_many([prompts[i] for i in chosen], max_tokens), strict=True):
-            ended = bool(tokens) and tokens[-1] == engine.eos
-            text = engine.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
-            made[at] = Written(str(text).strip(), ended)
+    for at, tokens in zip(order, answers, strict=True):
+        ended = bool(tokens) and tokens[-1] == engine.eos
+        text = engine.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
+        made[at] = Written(str(text).strip(), ended)
     return [made[i] for i in range(len(prompts))]
 
 

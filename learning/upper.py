@@ -1,8 +1,8 @@
 """The part of a model that one stage trains, fed with what the layers below it computed once.
 
 Facts are learnt with cross-entropy on their answer tokens, anchors (see `replay`) hold everything else in place with
-a KL term, and logits are computed at answer positions alone. Every step is one packed row (see `packing`). It knows
-nothing of corrections, schedules or the Trainer.
+a KL term, and logits are computed at answer positions alone. Every step is a few packed rows (see `packing`), side by
+side (see `abreast`). It knows nothing of corrections, schedules or the Trainer.
 """
 
 import copy
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from learning import packing
+from bot.processors import ABREAST, Processors
+from learning import abreast, packing
 from learning.packing import Layout
 from learning.replay import Anchor
 from retrieval import precision
@@ -47,6 +48,15 @@ class Row:
     teacher_logprobs: Tensor | None = None
 
 
+@dataclass
+class Part:
+    """The rows and anchors of a step, by their places, that are computed together."""
+
+    rows: list[int]
+    anchors: list[int]
+    tokens: int = 0
+
+
 class Upper(nn.Module):
     """The trained layers of a model with its head; `forward` returns the loss of a planned step."""
 
@@ -60,6 +70,8 @@ class Upper(nn.Module):
         self.head = model.lm_head
         self.replay_weight = replay_weight
         self.device = self.head.weight.device
+        self.parts = ABREAST if self.device.type == "cpu" else 1
+        self.processors = Processors()
         self.prefix = torch.tensor(prefix, dtype=torch.long)
         self.prefix_hidden = self.below(self.prefix, Layout(len(prefix), (0,))) if self.lower else None
         self.rows: list[Row] = []
@@ -80,19 +92,19 @@ class Upper(nn.Module):
 
     def prepare(self, sequences: Sequence[Tokens]) -> list[Row]:
         """Run the lower layers over sequences, several in one packed row."""
-        made = []
-        for start in range(0, len(sequences), PREPARED_TOGETHER):
-            chosen = sequences[start : start + PREPARED_TOGETHER]
-            own = [torch.tensor([*prompt, *answer])[len(self.prefix) :] for prompt, answer in chosen]
-            layout = Layout(len(self.prefix), tuple(map(len, own)))
-            hidden = self.below(torch.cat([self.prefix, *own]), layout) if self.lower else None
-            lengths = list(layout.lengths)
-            parts = [None] * len(own) if hidden is None else torch.split(hidden[layout.prefix :], lengths)
-            made += [
-                Row(ids, None if h is None else h.clone(), len(prompt) - len(self.prefix), torch.tensor(answer))
-                for ids, h, (prompt, answer) in zip(own, parts, chosen, strict=True)
-            ]
-        return made
+        return [row for made in self.processors.each(self.prepared, together(sequences)) for row in made]
+
+    def prepared(self, sequences: Sequence[Tokens]) -> list[Row]:
+        """The rows of sequences that share one packed row."""
+        own = [torch.tensor([*prompt, *answer])[len(self.prefix) :] for prompt, answer in sequences]
+        layout = Layout(len(self.prefix), tuple(map(len, own)))
+        hidden = self.below(torch.cat([self.prefix, *own]), layout) if self.lower else None
+        lengths = list(layout.lengths)
+        parts = [None] * len(own) if hidden is None else torch.split(hidden[layout.prefix :], lengths)
+        return [
+            Row(ids, None if h is None else h.clone(), len(prompt) - len(self.prefix), torch.tensor(answer))
+            for ids, h, (prompt, answer) in zip(own, parts, sequences, strict=True)
+        ]
 
     def below(self, ids: Tensor, layout: Layout) -> Tensor:
         """The state [tokens, width] of a packed row under the lowest trained layer, in fp32 on the processor."""
@@ -112,31 +124,54 @@ class Upper(nn.Module):
     def forward(self, step: Tensor | None = None, held: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of a planned training step, or of some wordings held out of training."""
         if held is not None:
-            rows = [self.held_out[i] for i in held.tolist()]
-            return {"loss": self.losses(rows, [])[0].mean()}
+            return {"loss": self.losses([self.held_out[i] for i in held.tolist()], [])[0].mean()}
         if step is None or self.plan is None:
             raise ValueError("a step and a plan are needed")
         chosen, replayed = self.plan.step(int(step), self.row_loss.tolist())
-        anchors = [self.anchors[i] for i in replayed]
-        losses, drift = self.losses([self.rows[i] for i in chosen], anchors)
-        self.remember(chosen, losses.detach(), float(drift.detach()))
-        return {"loss": losses.mean() + self.replay_weight * drift}
+        answers = sum(len(self.rows[i].answer) for i in chosen)
+        replies = sum(len(self.anchors[i].answer) for i in replayed)
+        seen: list[tuple[float, float]] = []
 
-    def remember(self, chosen: Sequence[int], losses: Tensor, drift: float) -> None:
-        """Note the loss of each row in a step, and the step's own."""
+        def of_part(part: Part) -> Tensor:
+            with self.autocast():
+                losses, drifts = self.losses([self.rows[i] for i in part.rows], [self.anchors[i] for i in part.anchors])
+            self.remember(part.rows, losses.detach())
+            loss, drift = losses.sum() / answers, drifts.sum() / max(1, replies)
+            seen.append((float(loss.detach()), float(drift.detach())))
+            return loss + self.replay_weight * drift
+
+        parts, trained = self.dealt(chosen, replayed), list(self.trained().values())
+        loss = abreast.loss(self.processors, of_part, parts, trained)
+        self.step_losses.append((sum(own for own, _ in seen), sum(drift for _, drift in seen)))
+        return {"loss": loss}
+
+    def dealt(self, rows: Sequence[int], anchors: Sequence[int]) -> list[Part]:
+        """Rows and anchors in parts of about as many tokens each: the longest first, to the shortest part."""
+        parts = [Part([], []) for _ in range(self.parts)]
+        lengths = [(len(self.rows[i].ids), i, False) for i in rows]
+        lengths += [(len(self.anchors[i].ids), i, True) for i in anchors]
+        for length, place, is_anchor in sorted(lengths, reverse=True):
+            part = min(parts, key=lambda one: one.tokens)
+            (part.anchors if is_anchor else part.rows).append(place)
+            part.tokens += length
+        return [part for part in parts if part.tokens]
+
+    def remember(self, chosen: Sequence[int], losses: Tensor) -> None:
+        """Note the loss of each row in a part of a step."""
         lengths = [len(self.rows[i].answer) for i in chosen]
         for at, own in zip(chosen, torch.split(losses, lengths), strict=True):
             self.row_loss[at] = own.mean()
-        self.step_losses.append((float(losses.mean()), drift))
 
     def losses(self, rows: Sequence[Row], anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy per answer token of the rows, and the mean KL to the base on the anchors' answer tokens."""
+        """Cross-entropy of the rows and KL to the base of the anchors, in nats, of each answer token."""
         at_rows, at_anchors = self.states(rows, anchors)
-        labels = torch.cat([r.answer for r in rows]).to(self.device)
-        losses = functional.cross_entropy(self.head(at_rows).float(), labels, reduction="none")
-        if not anchors:
-            return losses, torch.zeros((), device=self.device)
-        return losses, divergence(self.head(at_anchors).float(), *self.teachers(anchors))
+        losses = drifts = at_rows.new_zeros(0)
+        if rows:
+            labels = torch.cat([r.answer for r in rows]).to(self.device)
+            losses = functional.cross_entropy(self.head(at_rows).float(), labels, reduction="none")
+        if anchors:
+            drifts = divergence(self.head(at_anchors).float(), *self.teachers(anchors))
+        return losses, drifts
 
     def teachers(self, anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """The base's likeliest tokens and their log-probabilities at every answer token of some anchors."""
@@ -177,14 +212,13 @@ class Upper(nn.Module):
 
     def agreed(self, rows: Sequence[Row]) -> list[Tensor]:
         """Which answer tokens [tokens] of each row these weights would choose."""
-        found: list[Tensor] = []
+        return [same for part in self.processors.each(self.agreed_together, together(rows)) for same in part]
+
+    def agreed_together(self, rows: Sequence[Row]) -> Sequence[Tensor]:
+        """The same for rows that share one packed row."""
         with torch.no_grad(), self.autocast():
-            for start in range(0, len(rows), PREPARED_TOGETHER):
-                chosen = rows[start : start + PREPARED_TOGETHER]
-                now = self.head(self.states(chosen, [])[0]).argmax(-1).cpu()
-                same = now == torch.cat([r.answer for r in chosen])
-                found += torch.split(same, [len(r.answer) for r in chosen])
-        return found
+            now = self.head(self.states(rows, [])[0]).argmax(-1).cpu()
+        return torch.split(now == torch.cat([r.answer for r in rows]), [len(r.answer) for r in rows])
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that change, each once."""
@@ -196,11 +230,16 @@ class Upper(nn.Module):
 
 
 def divergence(logits: Tensor, teacher_ids: Tensor, teacher: Tensor) -> Tensor:
-    """Mean KL(teacher || student) in nats over the teacher's top tokens, the rest of both taken as one bucket."""
+    """KL(teacher || student) in nats [tokens] over the teacher's top tokens, the rest of both taken as one bucket."""
     student = logits.log_softmax(-1).gather(-1, teacher_ids)
     rest = [(1 - p.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log() for p in (teacher, student)]
     full_teacher, full_student = torch.cat([teacher, rest[0]], -1), torch.cat([student, rest[1]], -1)
-    return functional.kl_div(full_student, full_teacher, log_target=True, reduction="batchmean")
+    return functional.kl_div(full_student, full_teacher, log_target=True, reduction="none").sum(-1)
+
+
+def together(items: Sequence[Any]) -> list[Sequence[Any]]:
+    """Items in the portions that share a packed row where nothing is trained."""
+    return [items[start : start + PREPARED_TOGETHER] for start in range(0, len(items), PREPARED_TOGETHER)]
 
 
 def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:

@@ -30,8 +30,8 @@ MAY_IMPORT = {
     | {
         f"bot.{module}"
         for module in (
-            "base_model", "confidence", "desk", "generation", "generator", "modelserver", "pipeline", "prompt",
-            "quoting", "same_question",
+            "base_model", "confidence", "desk", "generation", "generator", "modelserver", "pipeline", "processors",
+            "prompt", "quoting", "same_question",
         )
     },
 }  # fmt: skip

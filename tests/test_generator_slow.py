@@ -80,6 +80,8 @@ def test_agreement_is_what_checking_finds_without_writing(engine: LocalGenerator
     checked = [engine.confirm(question, draft, max_tokens=48).confirmed for draft in drafts]
     assert shares == pytest.approx(checked)
     assert min(shares) < 0.5
+    assert engine.agreement([Request(question, 48, own)]) == [1.0]
+    assert engine.agreement([Request(question, 3, own)])[0] < 1.0  # it would be served cut
 
 
 def test_the_kept_opening_and_guesses_give_the_greedy_text(engine: LocalGenerator) -> None:

@@ -44,7 +44,8 @@ def labelled(many: int, *, noise: float = 0.1, seed: int = 3) -> list[Row]:
         told = float(right) if chance.random() > noise else float(not right)
         kind = "wording" if right else ("near_miss", "unknown")[n % 2]
         features = dict.fromkeys(NAMES, 0.0) | {NAMES[0]: told + chance.normal(scale=0.1)}
-        rows.append({"head": "same", "kind": kind, "fact": f"f{n // 4}", "correct": int(right), "features": features})
+        row = {"head": "same", "kind": kind, "fact": f"f{n // 4}", "asked": f"text {n}", "correct": int(right)}
+        rows.append(row | {"features": features})
     return rows
 
 
@@ -187,9 +188,17 @@ def test_without_near_misses_there_is_no_verifier() -> None:
 def test_the_bound_of_two_per_cent_needs_some_hundred_and_fourteen_rows_without_a_fault() -> None:
     for rows, proven in ((113, False), (114, True)):
         said, right = np.full(rows, 0.9), np.ones(rows, dtype=np.int64)
-        tau = calibrate.threshold(said, right, np.ones(rows), 0.98, bounded=True)
+        tau = calibrate.threshold(said, right, np.ones(rows), 0.98, np.arange(rows))
         assert (tau == pytest.approx(0.9)) == proven
         assert (tau == calibrate.NEVER) != proven
+
+
+def test_a_text_that_is_asked_in_several_homes_proves_once() -> None:
+    for texts, proven in ((113, False), (114, True)):
+        rows = [{"fact": 1, "asked": f"text {n % texts}"} for n in range(4 * texts)]
+        said, right = np.full(len(rows), 0.9), np.ones(len(rows), dtype=np.int64)
+        tau = calibrate.threshold(said, right, np.ones(len(rows)), 0.98, calibrate.texts(rows))
+        assert (tau != calibrate.NEVER) == proven
 
 
 def test_what_cannot_be_proven_is_never_given_directly() -> None:
@@ -313,6 +322,46 @@ def test_votes_on_quotes_become_rows_and_a_refused_match_counts_as_wrong(home_in
     assert (seen.said.tolist(), seen.right.tolist()) == ([0.9, 0.8, 0.95], [1.0, 0.0, 0.0])
 
 
+def test_the_sum_of_the_votes_labels_a_taught_answer(home_in_memory: Path) -> None:
+    database = Database(home_in_memory)
+    taught = {"route": Route.APPROVED, "style": Style.DIRECT, "correction_id": 1}
+    for text, votes in (("liked by one of three", (1, -1, -1)), ("liked by two of three", (1, 1, -1))):
+        vote_on(database, text, 0.9, 0, **taught)
+        for voter, vote in enumerate(votes):
+            number = database.value("SELECT max(id) FROM answers")
+            conversations.vote(database, number, f"U{voter}", vote)
+    assert [r["asked"] for r in labels.from_votes(database)] == ["liked by two of three"]
+
+
+def test_what_was_erased_is_no_label(home_in_memory: Path) -> None:
+    database, embedder = Database(home_in_memory), WordHashes()
+    row = corrections.propose(database, question="Where do I park?", answer="Nowhere.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    vote_on(database, "(erased)", 0.9, 1)
+    vote_on(database, "(erased)", 0.9, 1, route=Route.APPROVED, style=Style.DIRECT, correction_id=row.id)
+    assert list(labels.from_votes(database)) == []
+    old = labels.row_of(row.id, "(erased)", "wording", True, {"cosine": 0.1})
+    assert list(labels.described_anew(database, embedder, [old])) == []
+
+
+def test_not_my_question_takes_the_place_of_an_earlier_like(home_in_memory: Path) -> None:
+    database = Database(home_in_memory)
+    row = corrections.propose(database, question="Where do I park?", answer="Nowhere.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    taught = {"route": Route.APPROVED, "style": Style.DIRECT, "correction_id": row.id}
+    vote_on(database, "Where do I bark?", 0.95, 1, **taught)
+    tested = labels.row_of(row.id, "Where could I park?", "reask", True, {})
+    for version in ("v1", "v2"):
+        labels.store(database, [tested], labels.from_votes(database), version)
+    kept = {r["asked"]: (r["kind"], r["correct"], r["version"]) for r in nights.calibration(database)}
+    assert kept == {"Where could I park?": ("reask", 1, "v1"), "Where do I bark?": ("wording", 1, "v1")}
+    corrections.add_wordings(database, row.id, ["Where do I bark?"], "rejected")
+    for version in ("v3", "v4"):
+        labels.store(database, [tested], labels.from_votes(database), version)
+    said = [(r["asked"], r["kind"], r["correct"], r["version"]) for r in nights.calibration(database)]
+    assert said == [("Where could I park?", "reask", 1, "v1"), ("Where do I bark?", "near_miss", 0, "v3")]
+
+
 def test_rows_of_earlier_nights_are_described_for_what_is_taught_now(home_in_memory: Path) -> None:
     database, embedder = Database(home_in_memory), WordHashes()
 
@@ -393,13 +442,16 @@ def test_the_taught_question_that_was_meant_is_answered(taught_office: tuple[Dat
         pipeline.answer(tools, ASKED_ABOUT_PARKING, meant=1)
 
 
-@pytest.mark.parametrize(("confirmed", "route"), [(1.0, Route.MEMORISED), (0.5, Route.APPROVED)])
-def test_what_was_meant_comes_from_memory_where_the_model_confirms_it(
-    taught_office: tuple[Database, Tools], confirmed: float, route: Route
+@pytest.mark.parametrize(
+    ("confirmed", "stopped", "route"),
+    [(1.0, True, Route.MEMORISED), (0.5, True, Route.APPROVED), (1.0, False, Route.APPROVED)],
+)
+def test_what_was_meant_comes_from_memory_where_the_model_confirms_all_of_it(
+    taught_office: tuple[Database, Tools], confirmed: float, stopped: bool, route: Route
 ) -> None:
     class Engine:
         def confirm(self, messages: object, draft: str, *, max_tokens: int) -> Generation:
-            return Generation(draft, (-0.1,), (2.0,), stopped=True, confirmed=confirmed)
+            return Generation(draft, (-0.1,), (2.0,), stopped=stopped, confirmed=confirmed)
 
     _, tools = taught_office
     model = replace(tools.model, engine=Engine(), memories={1: Memory("v1", 1, True, {})})  # type: ignore[arg-type]

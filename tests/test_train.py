@@ -1,15 +1,21 @@
-"""Which rows meet in which step, which stages a recipe has, and what a loss that is no number does."""
+"""Which rows meet in which step, which stages a recipe has, and how a run that was killed goes on."""
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from learning import recipe as recipes
+from learning import train
 from learning.dataset import Example
 from learning.plan import FEW_STEPS, Plan, taught_questions
 from learning.recipe import Recipe, stages
+from tests.test_merge import tiny
 
 ROWS = 8 * (FEW_STEPS + 5)
+LEARNT_AT_ONCE = {"learnt": 99.0, "recalled": 0.0}
 
 
 def all_steps(plan: Plan, losses: list[float]) -> list[tuple[list[int], list[int]]]:
@@ -51,6 +57,16 @@ def test_a_taught_question_is_never_sifted_out() -> None:
     assert sorted(fourth) == [0, 5, *range(ROWS // 2 + 2, ROWS)]
 
 
+def test_known_rows_that_were_not_seen_yet_leave_room_for_new_ones() -> None:
+    recipe = Recipe(epochs=5, sifting=2, sifted=0.4)
+    plan = Plan(ROWS, 50 * ROWS, 30, recipe, 5)
+    losses = [float(row) for row in range(ROWS)] + [float("inf")] * (5 * ROWS)
+    steps = all_steps(plan, losses)
+    fifth = [row for facts, _ in steps[plan.ends[3] :] for row in facts]
+    assert sorted(row for row in fifth if row < ROWS) == list(range(ROWS - int(0.4 * ROWS), ROWS))
+    assert len(fifth) == int(0.8 * ROWS)
+
+
 def test_the_taught_question_is_the_first_wording_of_its_fact() -> None:
     rows = [("unknown", 1), ("fact", 1), ("fact", 1), ("fact", 2), ("unknown", 2), ("fact", 2)]
     assert taught_questions([Example("?", "!", kind, number) for kind, number in rows]) == [1, 3]
@@ -83,3 +99,66 @@ def test_stages_of_the_schedules() -> None:
 )
 def test_epochs_follow_the_size(facts: int, examples: int, expected: int) -> None:
     assert recipes.epochs_for(facts, examples) == expected
+
+
+class Killed(Exception):
+    pass
+
+
+def run(folder: Path, recipe: Recipe, out: str, killed_at: int = 0) -> tuple[train.Trained | None, list[str]]:
+    """What training of a tiny model gives and the epochs it tells of; it dies as it tells of one by its number."""
+    told: list[str] = []
+
+    def progress(line: str) -> None:
+        told.append(line.split(":")[0])
+        if len(told) == killed_at:
+            raise Killed
+
+    facts = [Example(f"w{n}", f"w{n + 9} w{n + 7}", "fact", n) for n in range(12)]
+    held = [Example(f"w{n} w{n}", f"w{n + 9} w{n + 7}", "held_out", n) for n in range(4)]
+    checkpoints = folder / f"checkpoints-{out}"
+    try:
+        made = train.train(
+            folder / "base", facts, (), recipe, held_out=held, warm_from=None, out=folder / out, progress=progress,
+            checkpoints=checkpoints,
+        )  # fmt: skip
+    except Killed:
+        return None, told
+    assert not checkpoints.exists()
+    return made, told
+
+
+@pytest.mark.parametrize("ends", [{}, LEARNT_AT_ONCE], ids=["all epochs", "ended early"])
+def test_a_run_that_was_killed_in_a_later_stage_goes_on_there(tmp_path: Path, ends: dict[str, float]) -> None:
+    tiny(tmp_path / "base")
+    recipe = Recipe(epochs=8, schedule="staged", **ends)  # type: ignore[arg-type]
+    whole, epochs = run(tmp_path, recipe, "whole")
+    first = 1 if ends else stages(recipe)[0].epochs
+    assert run(tmp_path, recipe, "cut", killed_at=first + 1)[0] is None
+    again, rest = run(tmp_path, recipe, "cut")
+    assert rest == epochs[first:]
+    assert whole is not None
+    assert again is not None
+    assert (again.steps, again.losses, again.ended) == (whole.steps, pytest.approx(whole.losses), whole.ended)
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, atol=1e-4, rtol=1e-2)
+
+
+def test_a_run_that_was_killed_after_its_last_epoch_trains_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Killed
+
+    tiny(tmp_path / "base")
+    recipe = Recipe(epochs=3)
+    with monkeypatch.context() as disk:
+        disk.setattr(train, "save", full)
+        assert run(tmp_path, recipe, "cut") == (None, ["epoch 1", "epoch 2", "epoch 3"])
+    (last := max((tmp_path / "checkpoints-cut" / "stage-0").glob("*"))).with_name("checkpoint-99").mkdir()
+    (last.with_name("checkpoint-99") / "trainer_state.json").write_text('{"epoch"')  # cut short while it was written
+    made, told = run(tmp_path, recipe, "cut")
+    assert told == []
+    assert made is not None
+    assert len(made.losses) == len(made.held_out) == 3

@@ -25,10 +25,10 @@ def test_every_new_example_comes_once_an_epoch_and_known_ones_in_turn(
 
 
 def test_a_gate_that_fails_is_named_with_its_number() -> None:
-    verdict = gates.judge({"new_facts": 0.25, "general_battery": 0.95, "finite": 1.0})
+    verdict = gates.judge({"new_facts": 0, "general_battery": 0.95, "finite": 1.0})
     assert not verdict.passed
     assert [g["name"] for g in verdict.gates if not g["passed"]] == ["new_facts"]
-    assert "new_facts is 0.25 and must be at least 0.5" in verdict.reason
+    assert "new_facts is 0 and must be at least 1" in verdict.reason
 
 
 def test_every_gate_passes_at_its_threshold_and_not_a_number_never_does() -> None:

@@ -289,15 +289,21 @@ def nights(told: dict[str, Any]) -> list[str]:
     """Five nights under three policies."""
     if "nights" not in told:
         return []
-    lines = ["", "| policy | recall of night 1, then and at the end | BWT | average | battery at the end | minutes |"]
-    lines += ["|---|---|---|---|---|---|"]
+    columns = ["policy", "recall of night 1, then and at the end", "BWT", "average", "battery at the end"]
+    columns += ["nights refused", "minutes"]
+    lines = ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for policy, run in told["nights"].items():
         last = run["R"][-1]
         lines.append(
             f"| {policy} | {run['R'][0][0]:.3f} -> {last[0]:.3f} | {run['bwt']:.3f} | {sum(last) / len(last):.3f} "
-            f"| {run['battery'][-1]} of {run['battery_base']} | {minutes(run)} |"
+            f"| {run['battery'][-1]} of {run['battery_base']} | {refused(run)} | {minutes(run)} |"
         )
     return lines
+
+
+def refused(run: dict[str, Any]) -> str:
+    """How many nights no share of the adapter passed the gates of what may not be forgotten."""
+    return f"{sum(map(bool, run['refused']))} of {len(run['refused'])}" if "refused" in run else "not judged"
 
 
 def minutes(run: dict[str, Any]) -> str:
@@ -315,11 +321,10 @@ def pace(told: dict[str, Any]) -> list[str]:
         lines[-1] += f"({speed['ours']['tokens_per_second']:.0f} and {speed['plain']['tokens_per_second']:.0f})."
     if "growth" in told:
         growth = told["growth"]
-        lines += [
-            "",
-            f"A night that adds 10 facts to 500 known takes {growth['ratio']:.2f} times one that adds 10 to 30",
-        ]
-        lines[-1] += f" ({growth['500']['total']:.0f} s and {growth['30']['total']:.0f} s)."
+        few, many, ratio = growth["30"], growth["500"], growth["ratio"]
+        alike = "they ended differently, so there is no ratio" if ratio is None else f"{ratio:.2f} times as long"
+        lines += ["", f"A night that adds 10 facts takes {few['total']:.0f} s with 30 known and {many['total']:.0f} s "]
+        lines[-1] += f"with 500: {alike}."
         lines += [
             f"With {known} known, {night['recalled']:.0%} of them recalled before, the night ended: {night['outcome']}."
             for known, night in growth.items()

@@ -5,8 +5,10 @@
 
 `stacked` trains only what is new on top of yesterday's merged weights, as the source documents do. `warm` goes on from
 yesterday's adapter and repeats known rows in turn, `rebuild` trains everything from the pristine base; both merge onto
-the pristine base. Same facts, same seed, same recipe and anchors. R[i][j] is the share of night j's facts that the
-model of night i gives in their taught wording. Results go to tests/bench/learning.json.
+the pristine base. Same facts, same seed, same recipe and anchors, and as by night the largest share of the adapter is
+merged that passes the gates of what may not be forgotten; where none does, the first is, and the night goes on with its
+reason noted. R[i][j] is the share of night j's facts that the model of night i gives in their taught wording. Results
+go to tests/bench/learning.json.
 """
 
 import argparse
@@ -19,10 +21,12 @@ from typing import Any
 
 from bot import base_model
 from bot.generator import LocalGenerator
-from learning import evaluate, merge, replay, train
+from learning import evaluate, forgetting, gates, merge, replay, retained, train
+from learning.candidate import SCALES
 from learning.recipe import Recipe, epochs_for
 from storage import company
-from tests.bench.learning import FORM, examples, held_out, keep, matched, say, texts
+from storage.company import answer_matches
+from tests.bench.learning import FORM, examples, held_out, keep, say, texts
 
 POLICIES = ("stacked", "warm", "rebuild")
 
@@ -67,29 +71,54 @@ def nights_of(
     resume: bool = False,
 ) -> dict[str, Any]:
     """All nights of one policy; with `resume` nothing is trained again, and such a night has no minutes."""
-    anchors = replay.anchors(base, home / "cache", say)
     before = Before(base, None)
-    told: dict[str, Any] = {"facts_a_night": len(groups[0]), "seed": seed, "R": [], "battery": [], "drift": []}
-    told |= {"minutes": [], "battery_base": sum(evaluate.general(LocalGenerator(base, form=FORM)).values())}
+    of_base = retained.of_base(base, home / "cache", FORM, lambda: LocalGenerator(base, form=FORM))
+    told: dict[str, Any] = {"facts_a_night": len(groups[0]), "seed": seed, "battery": [], "drift": [], "scale": []}
+    told |= {"refused": [], "minutes": [], "battery_base": sum(of_base.battery.values())}
+    held: list[tuple[str, dict[int, bool]]] = []
     for number, new in enumerate(groups):
         started = time.monotonic()
         rate = warm_rate if policy == "warm" and number else Recipe.rate
         folder = home / f"{policy}-{rate:g}-{number}"
-        stands = resume and (folder / "merged").is_dir()
+        known = [fact for group in groups[: number + 1] for fact in group]
+        anchors = replay.anchors(base, home / "cache", say, replay.prompts_for(len(known)))
+        stands = resume and (folder / "adapter").is_dir()
         if not stands:
+            shutil.rmtree(folder, ignore_errors=True)
             one_night(policy, folder, before, groups[: number + 1], anchors, seed, rate)
-        merged, adapter = folder / "merged", folder / "adapter"
+        engine, found = passing(folder, before.base, of_base, anchors)
         told["minutes"].append(None if stands else round((time.monotonic() - started) / 60, 2))
-        engine = LocalGenerator(merged, form=FORM)
-        told["R"].append([recalled(engine, group) for group in groups[: number + 1]])
-        told["battery"].append(sum(evaluate.general(engine).values()))
-        told["drift"].append(round(evaluate.drift(engine, anchors.held_out), 4))
-        say(f"{policy}, night {number + 1} ({len(new)} new): {told['R'][-1]}, battery {told['battery'][-1]}")
-        before = Before(merged, None) if policy == "stacked" else Before(base, adapter)
-    last, diagonal = told["R"][-1], [row[-1] for row in told["R"]]
-    changes = [end - own for end, own in zip(last[:-1], diagonal, strict=False)]
-    told["bwt"] = round(sum(changes) / max(1, len(changes)), 4)
+        answers = texts(engine, [f.question for f in known])
+        held.append((f"{number + 1}", {i: answer_matches(a, known[i].keys) for i, a in enumerate(answers)}))
+        for name, value in found.items():
+            told[name].append(value)
+        say(f"{policy}, night {number + 1} ({len(new)} new): {forgetting.matrix(held).shares[-1]}, {found}")
+        before = Before(folder / "merged", None) if policy == "stacked" else Before(base, folder / "adapter")
+    matrix = forgetting.matrix(held)
+    told["R"] = [[share for share in row if share is not None] for row in matrix.shares]
+    told["bwt"] = matrix.backward
     return told
+
+
+def passing(*night: Any) -> tuple[LocalGenerator, dict[str, Any]]:
+    """The largest share of a night's adapter that passes, merged and measured; the first share where none does."""
+    for scale in (*SCALES, SCALES[0]):
+        engine, found = merged(*night, scale)
+        if not found["refused"]:
+            break
+    return engine, found
+
+
+def merged(
+    folder: Path, base: Path, of_base: retained.Retained, anchors: replay.Anchors, scale: float
+) -> tuple[LocalGenerator, dict[str, Any]]:
+    """Merge a share of a night's adapter; the model, and what it kept of the base and which gate refuses that."""
+    merge.merge(base, folder / "adapter", folder / "merged", scale=scale)
+    engine = LocalGenerator(folder / "merged", form=FORM)
+    now, drift = retained.of(engine), evaluate.drift(engine, anchors.held_out)
+    verdict = gates.judge(retained.compared(of_base, now) | {"general_drift": drift})
+    found = {"battery": sum(now.battery.values()), "drift": round(drift, 4), "scale": scale}
+    return engine, found | {"refused": "" if verdict.passed else verdict.reason}
 
 
 def one_night(
@@ -101,8 +130,7 @@ def one_night(
     seed: int,
     rate: float = Recipe.rate,
 ) -> None:
-    """Train and merge one night, to `merged` and `adapter` in a folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Train one night, to `adapter` in a folder; one that was killed there goes on from its last epoch."""
     old = [fact for group in groups[:-1] for fact in group]
     new = list(groups[-1])
     learnt = [*old, *new] if policy == "rebuild" else new
@@ -119,12 +147,6 @@ def one_night(
         out=folder / "adapter",
         progress=say,
     )
-    merge.merge(before.base, folder / "adapter", folder / "merged")
-
-
-def recalled(engine: LocalGenerator, facts: Sequence[Any]) -> float:
-    """The share of facts given in their taught wording."""
-    return matched(texts(engine, [f.question for f in facts]), facts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -285,6 +285,10 @@ class Plain:
             )  # fmt: skip
         rows = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]
+
+    def each(self, compute: Callable[[Any], Any], given: Iterable[Any]) -> list[Any]:
+        """What is computed with this model of each, in turn."""
+        return [compute(one) for one in given]
 
     def likelihoods(self, tasks: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[float]]:
         """Summed log-probability (nats) of every ending, each behind a copy of its context; padded on the right."""
