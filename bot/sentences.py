@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from retrieval import markdown
 from storage.documents import ADDRESS
 
 END = re.compile(
@@ -69,7 +70,7 @@ def introducing(leads: Sequence[tuple[int, str]], line: str, found: list[Sentenc
 
 def row(header: str, line: str) -> str:
     """A table row with each cell behind the name of its column."""
-    names, cells = ([cell.strip() for cell in text.strip("|").split("|")] for text in (header, line))
+    names, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", text.strip("|"))] for text in (header, line))
     if len(names) != len(cells):
         return line.strip("| ")
     return " · ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=True) if cell)
@@ -78,7 +79,7 @@ def row(header: str, line: str) -> str:
 def unwrapped(passage: str) -> Iterator[str]:
     """The lines of a passage, wrapped ones joined; a code block is one line, an empty line ends a paragraph."""
     waiting = ""
-    for line in blocks(passage):
+    for line, _ in markdown.pieces(passage):
         if waiting and goes_on(waiting, line):
             waiting = f"{waiting.rstrip()} {line.strip()}"
             continue
@@ -90,23 +91,6 @@ def unwrapped(passage: str) -> Iterator[str]:
             waiting = ""
     if waiting:
         yield waiting
-
-
-def blocks(passage: str) -> Iterator[str]:
-    """The lines of a passage, with every code block as one of them."""
-    code: list[str] = []
-    for line in passage.split("\n"):
-        fence = line.strip().startswith(FENCES)
-        if code or fence:
-            closes = bool(code) and fence
-            code.append(line)
-            if closes:
-                yield "\n".join(code)
-                code = []
-        else:
-            yield line
-    if code:
-        yield "\n".join(code)
 
 
 def goes_on(before: str, line: str) -> bool:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 
+from retrieval import markdown
 from retrieval.loaders import LoadedDocument, Section
 
-VERSION = 2
+VERSION = 3
 """Raised whenever loaders or chunker give other passages for the same file, so that it is ingested again."""
 LIMIT = 200
 """Word pieces of a passage with its `title > heading` line; MiniLM reads 256 and silently drops the rest."""
@@ -39,11 +40,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is not cut if it fits; `glue` joins it to the unit before, `repeat` leads a passage it begins."""
+    """What is not cut if it fits; `glue` joins it to the unit before.
+
+    A passage that it begins is led by `repeat`, one that it ends is closed by `close`: table headers and fences.
+    """
 
     text: str
     glue: str
     repeat: str = ""
+    close: str = ""
 
 
 def split(document: LoadedDocument, count: Counter) -> tuple[str, tuple[Piece, ...]]:
@@ -79,10 +84,11 @@ def split_section(title: str, section: Section, count: Counter) -> Iterator[Piec
 def spans(units: Sequence[Unit], room: int, count: Counter) -> Iterator[tuple[int, int]]:
     """Which units go together: as many as fit, in order."""
     sizes = count([unit.text for unit in units])
-    leads = dict(zip(repeats := sorted({u.repeat for u in units}), count(repeats), strict=True))
+    again = sorted({mark for unit in units for mark in (unit.repeat, unit.close)})
+    leads = dict(zip(again, count(again), strict=True))
     start, used = 0, 0
     for number, (unit, size) in enumerate(zip(units, sizes, strict=True)):
-        if used and used + size > room:
+        if used and used + size + leads[unit.close] > room:
             yield start, number
             start, used = number, 0
         used += size if used else size + leads[unit.repeat]
@@ -91,9 +97,10 @@ def spans(units: Sequence[Unit], room: int, count: Counter) -> Iterator[tuple[in
 
 
 def joined(units: Sequence[Unit]) -> str:
-    """Units as one text, with the table header on top where the first one continues a table."""
+    """Units as one text, with the table header or fences again where it begins or ends within a table or code."""
     first = f"{units[0].repeat}\n{units[0].text}" if units[0].repeat else units[0].text
-    return first + "".join(unit.glue + unit.text for unit in units[1:])
+    last = f"\n{units[-1].close}" if units[-1].close else ""
+    return first + "".join(unit.glue + unit.text for unit in units[1:]) + last
 
 
 def around(units: Sequence[Unit], start: int, end: int) -> str:
@@ -115,7 +122,7 @@ def units_of(text: str) -> Iterator[Unit]:
     """Paragraphs, list items, table rows and code blocks, in order."""
     for block in blocks(text):
         lines = block.split("\n")
-        if lines[0].lstrip().startswith(("```", "~~~")):
+        if markdown.fence_of(lines[0]):
             yield Unit(block, "\n\n")
         elif lines[0].lstrip().startswith("|"):
             yield Unit(lines[0], "\n\n")
@@ -128,26 +135,15 @@ def units_of(text: str) -> Iterator[Unit]:
 def blocks(text: str) -> Iterator[str]:
     """The text between empty lines; code, and a table after a line of text, are blocks of their own."""
     current: list[str] = []
-    fence = ""
-    for line in text.split("\n"):
-        mark = line.lstrip()[:3] if line.lstrip().startswith(("```", "~~~")) else ""
-        if fence:
-            current.append(line)
-            if mark != fence:
-                continue
-            line = fence = ""
-        elif mark:
-            yield from flushed(current)
-            current, fence = [line], mark
-            continue
-        elif current and line.lstrip().startswith("|") != current[-1].lstrip().startswith("|"):
+    for line, code in markdown.pieces(text):
+        apart = current and line.lstrip().startswith("|") != current[-1].lstrip().startswith("|")
+        if code or apart or not line.strip():
             yield from flushed(current)
             current = []
-        if line.strip():
+        if code:
+            yield line
+        elif line.strip():
             current.append(line)
-        else:
-            yield from flushed(current)
-            current = []
     yield from flushed(current)
 
 
@@ -176,12 +172,27 @@ def fitted(unit: Unit, room: int, count: Counter) -> Iterator[Unit]:
     if count([unit.text])[0] <= room:
         yield unit
         return
-    code = unit.text.lstrip().startswith(("```", "~~~"))
-    parts = unit.text.split("\n") if code else SENTENCE_END.split(unit.text)
-    cuts = (cut for part in parts if part.strip() for cut in by_words(part, room, count))
+    if fence := markdown.fence_of(unit.text.split("\n", 1)[0]):
+        yield from code_lines(unit, fence, room, count)
+        return
+    cuts = (cut for part in SENTENCE_END.split(unit.text) if part.strip() for cut in by_words(part, room, count))
     for number, cut in enumerate(cuts):
-        glue = "\n" if code else " "
-        yield Unit(cut, glue if number else unit.glue, unit.repeat)
+        yield Unit(cut, " " if number else unit.glue, unit.repeat)
+
+
+def code_lines(unit: Unit, fence: str, room: int, count: Counter) -> Iterator[Unit]:
+    """A fenced block line by line, also the empty ones; a passage that begins or ends within it is fenced again."""
+    opening, *lines = unit.text.split("\n")
+    closing = lines.pop() if lines and markdown.closes(lines[-1], fence) else fence
+    if count([opening])[0] > LIMIT // 4:  # what leaves no room for code is not repeated
+        opening, lines = fence, [opening, *lines]
+    room -= sum(count([opening, closing]))
+    cuts = [cut for line in lines for cut in by_words(line, room, count)] or [""]
+    cuts[0], last = f"{opening}\n{cuts[0]}", len(cuts) - 1
+    cuts[last] += f"\n{closing}"
+    for number, cut in enumerate(cuts):
+        first = number == 0
+        yield Unit(cut, unit.glue if first else "\n", "" if first else opening, closing if number < last else "")
 
 
 def by_words(text: str, room: int, count: Counter) -> Iterator[str]:

@@ -122,8 +122,17 @@ def blocks(element: Element) -> Iterator[Element]:
     for child in element:
         if child.tag in (W + "p", W + "tbl"):
             yield child
-        elif child.tag != FALLBACK:
+        elif child.tag not in PASSED_BY:
             yield from blocks(child)
+
+
+def parts_of(element: Element, tag: str) -> Iterator[Element]:
+    """The rows of a table or the cells of a row, not those of tables within."""
+    for child in element:
+        if child.tag == tag:
+            yield child
+        else:
+            yield from parts_of(child, tag)
 
 
 def add(written: Written, paragraph: Element, levels: Mapping[str, int], targets: Mapping[str, str]) -> None:
@@ -162,8 +171,8 @@ def said(element: Element, targets: Mapping[str, str]) -> str:
 
 
 MARKS = {W + "tab": " ", W + "br": "\n", W + "cr": "\n", W + "noBreakHyphen": "-"}
-PASSED_BY = {W + "del", W + "pPr", W + "rPr", W + "instrText", W + "p", W + "tbl", FALLBACK}
-"""Deleted text, formatting and field codes; a text box in a paragraph is left out."""
+PASSED_BY = {W + name for name in ("del", "moveFrom", "pPr", "rPr", "instrText", "p", "tbl")} | {FALLBACK}
+"""Deleted and moved text, formatting and field codes; a text box in a paragraph is left out."""
 
 
 def linked(words: str, address: str) -> str:
@@ -174,15 +183,17 @@ def linked(words: str, address: str) -> str:
 
 
 def table(element: Element, targets: Mapping[str, str]) -> str:
-    """A table as rows of cells between bars."""
-    rows = []
-    for row in element.iter(W + "tr"):
-        cells = [
-            " ".join(" ".join(said(p, targets) for p in cell.iter(W + "p")).split()) for cell in row.iter(W + "tc")
-        ]
+    """A table as rows of cells between bars, and below it the tables that stand in its cells."""
+    rows, inner = [], []
+    for row in parts_of(element, W + "tr"):
+        cells = []
+        for cell in parts_of(row, W + "tc"):
+            held = list(blocks(cell))
+            cells.append(" ".join(" ".join(said(p, targets) for p in held if p.tag == W + "p").split()))
+            inner += [table(one, targets) for one in held if one.tag == W + "tbl"]
         if any(cells):
             rows.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-    return "\n".join(rows)
+    return "\n\n".join(filter(None, ["\n".join(rows), *inner]))
 
 
 def text(lines: list[str]) -> str:

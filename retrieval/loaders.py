@@ -90,9 +90,9 @@ def load_text(path: Path, text: str) -> LoadedDocument:
 
 
 def load_html(path: Path, text: str) -> LoadedDocument:
-    """The body as Markdown, under the page's title."""
-    page = markup.to_markdown(text)
-    title, found = markdown.sections(page.text, page.title)
+    """The body as a browser shows it, under the page's title."""
+    page = markup.read(text)
+    title, found = markdown.page_sections(page.lines, page.title)
     return LoadedDocument(title or name_of(path), page.url, tuple(Section(*pair) for pair in found))
 
 

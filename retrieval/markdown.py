@@ -5,17 +5,22 @@ It knows nothing of files.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from retrieval import markup
 
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
+INDENT = re.compile(r"^(?: {4}| {0,3}\t)(?=.*\S)")
+KEEPS_INDENTS = re.compile(r"\s*(?:(?:[-*+•:]|\d+[.)]|\[\^[^\]]*\]:|!!!|\?\?\?\+?)\s|[<|]|\{%)")
+"""A list item, a note, a tag or a table: what is indented below or like one is no code."""
+RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
 HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
 UNDERLINE = re.compile(r"^ {0,3}(=+|-{2,})[ \t]*$")
+RULE = re.compile(r"^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 TABLE_RULE = re.compile(r"^[ \t]*\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
 MARK = "\ue000{}\ue001"
-MARKED = re.compile("\ue000(\\d+)\ue001")
+MARKED = re.compile("\ue000(\\d{1,9})\ue001")
 URL = r"(?:<[^<>\n]*>|(?:[^\s()\\]|\\.|\([^\s()]*\))*)"
 ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://(?:[^\s<>\"'()\[\]|\\]|\([^\s()<>]*\))*[^\s<>\"'()\[\]|\\*_.,;:!?]")
 TITLE = r"(?:\s+(?:\"[^\"]*\"|'[^']*'))?"
@@ -56,14 +61,19 @@ class Shelf:
     def put_back(self, text: str) -> str:
         """The text with every piece in its place."""
         while MARKED.search(text):  # a piece may hold marks of earlier pieces
-            text = MARKED.sub(lambda found: self.pieces[int(found.group(1))], text)
+            text = MARKED.sub(lambda found: self._piece(int(found.group(1))), text)
         return text
+
+    def _piece(self, number: int) -> str:
+        """A piece, "" for a mark that the page itself spelled out."""
+        return self.pieces[number] if number < len(self.pieces) else ""
 
 
 def clean(text: str, shelf: Shelf) -> str:
     """Without shortcodes, comments, HTML tags and emphasis; code and URLs lie on the shelf, marked."""
-    text = set_fences_aside(text, shelf)
-    text = re.sub(r"(?<!`)(`+)(?!`)([^`]|[^`].*?[^`])\1(?!`)", aside(shelf), text, flags=re.DOTALL)
+    text = set_blocks_aside(fence_indented(text), shelf)
+    code = r"(?<!`)(`+)(?!`)([^`]|[^`].*?[^`])\1(?!`)"
+    text = re.sub(code, lambda m: shelf.set_aside(RAW.sub("", m.group())), text, flags=re.DOTALL)
     text = shortcodes(re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL))
     text = re.sub(r"\{\{[^{}]*\}\}|\{:[^}\n]*\}", "", text)
     text = re.sub(r"<((?:https?|mailto):[^<>\s]+)>", lambda m: m.group(1).removeprefix("mailto:"), text)
@@ -71,30 +81,62 @@ def clean(text: str, shelf: Shelf) -> str:
     return emphasis(tables(links(markup.without_tags(text), shelf)))
 
 
-def aside(shelf: Shelf) -> Callable[[re.Match[str]], str]:
-    """A replacement that sets code aside, without its shortcodes."""
-    return lambda found: shelf.set_aside(shortcodes(found.group()))
+def set_blocks_aside(text: str, shelf: Shelf) -> str:
+    """Fenced code blocks become one marked line each."""
+    return "\n".join(shelf.set_aside(RAW.sub("", piece)) if code else piece for piece, code in pieces(text))
 
 
-def set_fences_aside(text: str, shelf: Shelf) -> str:
-    """Fenced code blocks become one marked line each; an open fence runs to the end."""
-    kept: list[str] = []
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Every line, and every fenced code block whole and told as code; an open fence runs to the end."""
     block: list[str] = []
     fence = ""
     for line in text.split("\n"):
-        mark = FENCE.match(line)
-        if fence:
-            block.append(line)
-            if mark and mark.group(1).startswith(fence) and not line.strip(" \t" + fence[0]):
-                kept.append(shelf.set_aside(shortcodes("\n".join(block))))
-                block, fence = [], ""
-        elif mark and "`" not in line[mark.end() :]:
-            block, fence = [line], mark.group(1)
-        else:
-            kept.append(line)
+        if not fence and not (fence := fence_of(line)):
+            yield line, False
+            continue
+        block.append(line)
+        if len(block) > 1 and closes(line, fence):
+            yield "\n".join(block), True
+            block, fence = [], ""
     if block:
-        kept.append(shelf.set_aside(shortcodes("\n".join(block))))
-    return "\n".join(kept)
+        yield "\n".join(block), True
+
+
+def fence_of(line: str) -> str:
+    """The fence that opens a code block in this line, "" if none does."""
+    mark = FENCE.match(line)
+    return mark.group(1) if mark and "`" not in line[mark.end() :] else ""
+
+
+def closes(line: str, fence: str) -> bool:
+    """Whether a line is a closing fence: at least as long as the opening one, with nothing behind it."""
+    return line.lstrip().startswith(fence) and not line.strip(" \t" + fence[0])
+
+
+def fence_indented(text: str) -> str:
+    """Code that is told by its indent alone gets fences: four blanks, after an empty line, outside of lists."""
+    kept: list[str] = []
+    run: list[str] = []
+    within, empty = False, True
+    for piece, code in pieces(text):
+        blank = not piece.strip()
+        if not code and (run or (empty and not within)) and (INDENT.match(piece) or (run and blank)):
+            run.append(piece)
+            continue
+        kept += [*as_code(run), piece]
+        if KEEPS_INDENTS.match(piece) or (empty and not piece[:1].isspace() and not blank):
+            within = bool(KEEPS_INDENTS.match(piece))
+        run, empty = [], blank
+    return "\n".join([*kept, *as_code(run)])
+
+
+def as_code(run: list[str]) -> list[str]:
+    """Indented lines between fences, unless they are a list, a table or HTML, or end a comment."""
+    text = "\n".join(run)
+    if not run or KEEPS_INDENTS.match(text) or re.search(r"-->|\{%-?\s*endcomment", text):
+        return run
+    lines = [INDENT.sub("", line) for line in text.rstrip().split("\n")]
+    return [markup.fenced("\n".join(lines)), ""]
 
 
 def shortcodes(text: str) -> str:
@@ -140,13 +182,23 @@ def readable_link(words: str, url: str, shelf: Shelf) -> str:
 
 
 def tables(text: str) -> str:
-    """Table rows as `a | b | c`, without the ruled line below the header."""
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if line.lstrip().startswith("|") and not TABLE_RULE.match(line):
-            cells = line.strip().strip("|").split("|")
-            lines[number] = "| " + " | ".join(cell.strip() for cell in cells) + " |"
-    return "\n".join(line for line in lines if not ("|" in line and TABLE_RULE.match(line)))
+    """Table rows as `| a | b |`, without the ruled line below the header, which also tells rows without outer bars."""
+    lines: list[str] = []
+    bare = False
+    for line in text.split("\n"):
+        if "|" in line and TABLE_RULE.match(line):
+            bare = bool(lines) and lines[-1].lstrip().find("|") > 0
+            lines[-1:] = [table_row(above) if bare else above for above in lines[-1:]]
+            continue
+        bare = bare and "|" in line
+        lines.append(table_row(line) if bare or line.lstrip().startswith("|") else line)
+    return "\n".join(lines)
+
+
+def table_row(line: str) -> str:
+    """A row with one blank around its cells; a bar that belongs to a cell becomes a slash, as it does elsewhere."""
+    cells = line.strip().replace("\\|", "/").strip("|").split("|")
+    return "| " + " | ".join(cell.strip() for cell in cells) + " |"
 
 
 def emphasis(text: str) -> str:
@@ -159,10 +211,24 @@ def emphasis(text: str) -> str:
 def sections(text: str, title: str) -> tuple[str, list[tuple[str, str]]]:
     """The title (given, or the first top heading) and (heading path, text) of every section that has text."""
     shelf = Shelf()
+    lines = outline(clean(text, shelf))
+    plain = [(level, heading_words(shelf.put_back(words)) if level else words) for level, words in lines]
+    return arranged(plain, title, shelf)
+
+
+def page_sections(lines: Iterable[tuple[int, str]], title: str) -> tuple[str, list[tuple[str, str]]]:
+    """The same of an HTML page, whose lines are final: nothing in them is Markdown but the fences of its code."""
+    shelf = Shelf()
+    clear = [(level, without_marks(words)) for level, words in lines]
+    marked = [(level, shelf.set_aside(words) if "\n" in words else words) for level, words in clear]
+    return arranged(marked, title, shelf)
+
+
+def arranged(lines: Iterable[tuple[int, str]], title: str, shelf: Shelf) -> tuple[str, list[tuple[str, str]]]:
+    """Lines and headings with their levels as sections; the first top heading is the title's."""
     path: list[tuple[int, str]] = []
     found: list[tuple[str, list[str]]] = [("", [])]
-    for level, words in outline(clean(text, shelf)):
-        words = heading_words(shelf.put_back(words)) if level else words
+    for level, words in lines:
         if not level:
             found[-1][1].append(words)
         elif level == 1 and not path and (not title or words.casefold() == title.casefold()):
@@ -175,7 +241,7 @@ def sections(text: str, title: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def outline(text: str) -> list[tuple[int, str]]:
-    """Every line as (0, line), or as (level, words) where it is a heading, whose underline is left out."""
+    """Every line as (0, line), or as (level, words) where it is a heading; underlines and rules are left out."""
     lines: list[tuple[int, str]] = []
     for line in text.split("\n"):
         if found := HEADING.match(line):
@@ -184,7 +250,8 @@ def outline(text: str) -> list[tuple[int, str]]:
             lines[-1] = (1 if "=" in ruled.group(1) else 2, lines[-1][1])
         else:
             lines.append((0, line))
-    return [(level, words) for level, words in lines if words.strip() or not level]
+    shown = [(level, words if level or not RULE.match(words) else "") for level, words in lines]
+    return [(level, words) for level, words in shown if words.strip() or not level]
 
 
 def is_prose(lines: list[tuple[int, str]]) -> bool:
@@ -202,6 +269,5 @@ def heading_words(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Without rules between paragraphs, trailing blanks and runs of empty lines."""
-    text = re.sub(r"^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$", "", text, flags=re.MULTILINE)
+    """Without trailing blanks and runs of empty lines."""
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.split("\n"))).strip("\n")

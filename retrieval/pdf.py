@@ -214,11 +214,11 @@ def is_heading(line: Line, body: float) -> bool:
 def text_of(own: Sequence[Line]) -> str:
     """The lines of a section as paragraphs and tables."""
     usual = statistics.median([step for step in steps(own) if step > 0] or [0.0])
-    out = ""
-    for number, line in enumerate(own):
-        shown = f"| {' | '.join(line.cells)} |" if in_table(own, number) else line.text
-        out += (joint(own[number - 1], line, out, shown, usual) if number else "") + shown
-        out = re.sub(r"(?<=[a-z])-\0(?=[a-z])", "", out).replace("\0", " ")
+    shown = [f"| {' | '.join(line.cells)} |" if in_table(own, n) else line.text for n, line in enumerate(own)]
+    pieces = shown[:1]
+    for number in range(1, len(own)):
+        pieces += [joint(own[number - 1], own[number], shown[number - 1], shown[number], usual), shown[number]]
+    out = re.sub(r"(?<=[a-z])-\0(?=[a-z])", "", "".join(pieces)).replace("\0", " ")  # once: a text can be long
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", out).strip()
 
 
@@ -234,9 +234,9 @@ def in_table(own: Sequence[Line], number: int) -> bool:
     return count > 1 and any(len(line.cells) == count for line in near)
 
 
-def joint(before: Line, line: Line, out: str, shown: str, usual: float) -> str:
+def joint(before: Line, line: Line, above: str, shown: str, usual: float) -> str:
     """What goes between two lines: nothing torn stays torn (NUL), items and rows stand alone, gaps are paragraphs."""
-    row, was_row = shown.startswith("| "), out.rsplit("\n", 1)[-1].startswith("| ")
+    row, was_row = shown.startswith("| "), above.startswith("| ")
     if row or was_row:
         return "\n" if row and was_row else "\n\n"
     if re.match(r"[-*•\u2013◦▪]\s|\d{1,2}[.)]\s", shown):

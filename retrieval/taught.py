@@ -27,6 +27,11 @@ UNRELATED_NEARNESS = 0.6
 class Encoder(Protocol):
     """Turns texts into L2-normalised vectors [n, dimension]."""
 
+    @property
+    def name(self) -> str:
+        """The model's name; vectors of different names are never compared."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One row per text."""
         ...
@@ -178,7 +183,7 @@ class TaughtQuestions:
         if revision == self._revision:
             return
         self._embed_new()
-        self._rows = tuple(r for r in corrections.taught(self.database) if r["vector"] is not None)
+        self._rows = tuple(r for r in corrections.taught(self.database, self.embedder.name) if r["vector"] is not None)
         stacked = [np.frombuffer(r["vector"], dtype=np.float32) for r in self._rows]
         self._matrix = np.stack(stacked) if stacked else np.zeros((0, 1), dtype=np.float32)
         self._answers = self._embedded_answers()
@@ -197,13 +202,13 @@ class TaughtQuestions:
         return {answer: made[answer] if answer in made else self._answers[answer] for answer in wanted}
 
     def _embed_new(self) -> None:
-        waiting = corrections.wordings_to_embed(self.database)
+        name = self.embedder.name
+        waiting = corrections.wordings_to_embed(self.database, name)
         if not waiting:
             return
         vectors = self.embedder.encode([r["text"] for r in waiting]).astype(np.float32)
-        corrections.store_vectors(
-            self.database, [(r["id"], v.tobytes()) for r, v in zip(waiting, vectors, strict=True)]
-        )
+        made = [(r["id"], v.tobytes()) for r, v in zip(waiting, vectors, strict=True)]
+        corrections.store_vectors(self.database, name, made)
 
 
 def ahead(scores: Mapping[int, float], first: int, least: float) -> float:

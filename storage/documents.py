@@ -18,7 +18,8 @@ from storage.domain import Passage
 from storage.errors import IntegrityError
 
 Vector = NDArray[np.float32]
-ADDRESS = re.compile(r" \((?:https?:/|/|#)[^\s()]*(?:\([^\s()]*\)[^\s()]*)*\)")
+ADDRESS = re.compile(r" \((?:https?:/|/(?=\)|[^\s()]*(?:[/#?]|\.\w)))[^\s()]*(?:\([^\s()]*\)[^\s()]*)*\)")
+"""An address behind its words; a channel like `(#help)` and a command like `(/remind)` are words themselves."""
 EMBEDDER = "embedder:"
 """Prefix of the one row of `state` that names the model behind all vectors; its value is their length."""
 

@@ -120,6 +120,8 @@ def test_one_model_stands_behind_all_vectors(database: Database) -> None:
     [
         ("Ask IT (https://x.example/a_(b)?q=1#c) today.", "Ask IT today."),
         ("See the page (/leave/#carry-over).", "See the page."),
+        ("See leave (/leave#days), forms (/forms.pdf), home (/).", "See leave, forms, home."),
+        ("Ask there (#people-ops) or remind (/remind).", "Ask there (#people-ops) or remind (/remind)."),
         (
             "Bare https://x.example/a stays (as do brackets).",
             "Bare https://x.example/a stays (as do brackets).",

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +106,14 @@ def test_list_items_of_a_pdf_keep_their_lines() -> None:
     assert load("x.pdf", pdf_of(words)).sections[0].text == "You need:\n- a badge\n- a PIN of six digits"
 
 
+def test_a_long_pdf_is_read_in_the_time_of_its_length() -> None:
+    """4,000 lines once took fifteen seconds; twice as many take a moment."""
+    own = [pdf.Line((f"line {n} with words and a hyphen-",), 10.0, 800 - n % 60 * 12, n // 60) for n in range(8000)]
+    began = time.process_time()
+    assert len(pdf.text_of(own)) > 200_000
+    assert time.process_time() - began < 3
+
+
 def test_a_pdf_without_a_title_is_named_after_its_file() -> None:
     loaded = load("travel-booking.pdf", pdf_of([(72, 700, 10, "Book early.")], title="Microsoft Word - v3.docx"))
     assert loaded == LoadedDocument("Travel booking", "", (Section("", "Book early."),))
@@ -178,6 +187,28 @@ def test_lists_and_tables_of_a_word_file_are_readable() -> None:
     assert load("need.docx", styled(body)).sections[0].text == (
         "You need:\n\n- a badge\n  - a PIN\n\n| City | Rate |\n| Berlin / Mitte | 90 |"
     )
+
+
+def test_tables_within_cells_of_a_word_file_are_read_once_below_their_table() -> None:
+    def table(*rows: Sequence[str]) -> str:
+        written = "".join(f"<w:tr>{''.join(f'<w:tc>{cell}</w:tc>' for cell in row)}</w:tr>" for row in rows)
+        return f"<w:tbl>{written}</w:tbl>"
+
+    inner = table([paragraph("x"), paragraph("y")])
+    body = table(
+        [paragraph("City"), paragraph("Days")],
+        [paragraph("Rome"), inner + paragraph("28")],
+        [paragraph("Oslo"), f"<w:sdt><w:sdtContent>{paragraph('25')}</w:sdtContent></w:sdt>"],
+    )
+    assert load("x.docx", document(body)).sections[0].text == (
+        "| City | Days |\n| Rome | 28 |\n| Oslo | 25 |\n\n| x | y |"
+    )
+
+
+def test_text_that_was_moved_in_a_word_file_stands_only_where_it_went() -> None:
+    run = "<w:r><w:t>Five days.</w:t></w:r>"
+    body = f"<w:p><w:moveFrom>{run}</w:moveFrom></w:p>{paragraph('Then')}<w:p><w:moveTo>{run}</w:moveTo></w:p>"
+    assert load("x.docx", document(body)).sections[0].text == "Then\n\nFive days."
 
 
 def test_links_of_a_word_file_keep_their_address_and_deleted_text_is_gone() -> None:

@@ -48,9 +48,10 @@ def test_list_items_know_the_line_that_introduces_them() -> None:
 
 
 def test_a_table_row_carries_the_names_of_its_columns() -> None:
-    assert texts("| Level | Updates |\n| SEV1 | every 20 minutes |\n| SEV2 | |") == [
+    assert texts("| Level | Updates |\n| SEV1 | every 20 minutes |\n| SEV2 | |\n| All | `a \\| b` |") == [
         "Level: SEV1 · Updates: every 20 minutes",
         "Level: SEV2",
+        "Level: All · Updates: `a \\| b`",
     ]
 
 
@@ -58,6 +59,12 @@ def test_code_stays_whole_and_addresses_do_not_count() -> None:
     code = "```sh\nrm -r a\n\nls\n```"
     assert texts(f"Run this:\n\n{code}\n\nDone.") == ["Run this:", code, "Done."]
     assert sentences("See the form (https://x.example/2024/7).")[0].bare == "See the form."
+    assert sentences("Ask there (#people-ops).")[0].bare == "Ask there (#people-ops)."
+
+
+def test_only_a_fence_as_long_as_the_first_ends_code() -> None:
+    code = "````md\n```\nls -a\nls -b\n```\n````"
+    assert texts(f"{code}\nDone.") == [code, "Done."]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bot.sentences import sentences
 from retrieval import chunker, lexical, loaders
 from retrieval.chunker import LIMIT
 from retrieval.embedder import Embedder
@@ -25,7 +26,8 @@ from retrieval.index import VectorIndex
 from retrieval.ingest import Failure, IngestResult, ingest
 from retrieval.loaders import LoadedDocument, Section
 from retrieval.retriever import Retriever, fuse
-from storage import documents
+from retrieval.taught import TaughtQuestions
+from storage import corrections, documents
 from storage.database import Database
 from storage.errors import NotFoundError, UserError
 
@@ -52,6 +54,13 @@ class WordHashes:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return words(texts)
+
+
+class Backwards(WordHashes):
+    """The same with its coordinates turned round, as unlike as another model."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode(texts)[:, ::-1]
 
 
 def words(texts: Sequence[str]) -> list[int]:
@@ -139,6 +148,38 @@ def test_code_survives_to_the_character(tmp_path: Path) -> None:
     assert loaded.sections[0].text == f"Run `a <b> *c* __d__`:\n\n{code}"
 
 
+def test_code_that_is_only_indented_survives_and_shortcodes_within_code_stay(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        "Run:\n\n    rm *tmp* _x_\n\n    # done\n\nThen `{% if x %}`:\n\n"
+        "```\n{% raw %}{% for a in b %}{% endraw %}\n```\n\n- An item\n\n    of *two* paragraphs\n",
+    )
+    assert loaded.sections[0].text == (
+        "Run:\n\n```\nrm *tmp* _x_\n\n# done\n```\n\nThen `{% if x %}`:\n\n"
+        "```\n{% for a in b %}\n```\n\n- An item\n\n    of two paragraphs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("indented", "seen"),
+    [
+        ("Text\n    of *one* paragraph", "Text\n    of one paragraph"),
+        ("Text\n\n    - an *item*", "Text\n\n    - an item"),
+        ("<div>\n\n    <b>x</b> *y*\n\n</div>", "x y"),
+        ("Text <!--\n\n    not *this* -->\n\nand *more*", "Text \n\nand more"),
+    ],
+)
+def test_what_is_indented_but_no_code_is_read_as_before(tmp_path: Path, indented: str, seen: str) -> None:
+    text = markdown(tmp_path, indented).sections[0].text
+    assert [line.rstrip() for line in text.strip().split("\n")] == [line.rstrip() for line in seen.split("\n")]
+
+
+def test_marks_that_a_page_spells_out_stand_for_nothing(tmp_path: Path) -> None:
+    assert markdown(tmp_path, "Ask &#xe000;7&#xe001;Ana.").sections[0].text == "Ask Ana."
+    loaded = html("<p>Run</p><pre>ls &#xe000;0&#xe001;</pre>")
+    assert loaded.sections[0].text == "Run\n\n```\nls 0\n```"
+
+
 def test_links_keep_words_and_address_to_the_character(tmp_path: Path) -> None:
     loaded = markdown(
         tmp_path,
@@ -166,6 +207,21 @@ def test_tables_become_plain_rows_in_both_notations(tmp_path: Path) -> None:
     assert loaded.sections[0].text == ("| City | Rate |\n| Berlin | 90 |\n\n| A | B |\n| 1 2 | x (https://x.example) |")
 
 
+def test_tables_without_outer_bars_and_bars_within_cells_keep_their_columns(tmp_path: Path) -> None:
+    loaded = markdown(
+        tmp_path,
+        "City | Rate\n--- | ---:\nBerlin | 90\nLisbon | 80\n\nNo | table.\n\n"
+        "| Name | Use |\n|---|---|\n| a \\| b | c |\n",
+    )
+    assert loaded.sections[0].text == (
+        "| City | Rate |\n| Berlin | 90 |\n| Lisbon | 80 |\n\nNo | table.\n\n| Name | Use |\n| a / b | c |"
+    )
+
+
+def html(text: str) -> LoadedDocument:
+    return loaders.parse(Path("page.html"), text.encode())
+
+
 def test_html_reads_like_markdown(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text(
@@ -179,6 +235,43 @@ def test_html_reads_like_markdown(tmp_path: Path) -> None:
     assert [s.heading for s in loaded.sections] == ["", "Trains"]
     assert loaded.sections[0].text == "Book early."
     assert loaded.sections[1].text == "- First class\n- Second\n\n```\na  # b\n c\n```"
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ("<p>Write &lt;!-- before it.</p><p>End.</p>", "Write <!-- before it.\n\nEnd."),
+        ("<p>The tag &lt;b&gt; and {{ user.name }} {% x %}</p>", "The tag <b> and {{ user.name }} {% x %}"),
+        (r"<p>\\fileserver\hr\_forms_ __init__ *x*</p>", r"\\fileserver\hr\_forms_ __init__ *x*"),
+        ("<p># x</p><p>Words<br>---</p>", "# x\n\nWords\n---"),
+        ("<a href='/f(1)?a=1&amp;copy=2'>the _form_</a>", "the _form_ (/f(1)?a=1&copy=2)"),
+        ("<pre>a <a href='/b'>b</a> ```\n\n\n# c</pre>", "````\na b ```\n\n\n# c\n````"),
+    ],
+)
+def test_html_is_read_once(written: str, seen: str) -> None:
+    """What a browser shows is no Markdown, whatever it looks like."""
+    loaded = html(f"<title>T</title><body>{written}")
+    assert [(s.heading, s.text) for s in loaded.sections] == [("", seen)]
+
+
+def test_the_head_of_a_page_may_stay_open_and_a_picture_has_no_say_in_its_title() -> None:
+    loaded = html("<html><head><title>Rest</title><body><svg><title>Logo</title></svg><p>Words.</p>")
+    assert loaded == LoadedDocument("Rest", "", (Section("", "Words."),))
+
+
+def test_html_headings_end_where_the_next_block_begins() -> None:
+    loaded = html("<a href='/x'><h2><div>Leave</div></h2><p>Days</p></a><h2>Run <code>it</code><p>Now.<h3>Empty</h3>")
+    assert [(s.heading, s.text) for s in loaded.sections] == [("Leave", "Days (/x)"), ("Run it", "Now.")]
+
+
+def test_captions_and_tables_within_tables_leave_rows_whole() -> None:
+    loaded = html(
+        "<table><caption>Rates</caption><tr><th>City<th>Days</tr><tr><td>Rome<td>"
+        "<table><tr><td>x<td>y</table><tr><td>Lisbon<td>26<tr><td>Oslo<td>25</table>"
+    )
+    assert loaded.sections[0].text == (
+        "Rates\n\n| City | Days |\n| Rome |  |\n| Lisbon | 26 |\n| Oslo | 25 |\n\n| x | y |"
+    )
 
 
 def test_csv_rows_are_sections(tmp_path: Path) -> None:
@@ -268,6 +361,17 @@ def test_long_tables_repeat_their_header() -> None:
     assert [line for p in pieces for line in p.text.split("\n")[1:]] == rows
 
 
+def test_long_code_is_fenced_in_every_passage_and_keeps_its_empty_lines() -> None:
+    lines = [f"step {n} --with *some* options" if n % 4 else "" for n in range(1, 90)]
+    pieces = cut(Section("H", "\n".join(["Do this:", "", "```sh", *lines, "```", "", "Then rest."])))
+    assert len(pieces) > 2
+    blocks = [s.text for p in pieces for s in sentences(p.text) if s.text.startswith("```")]
+    assert [line for block in blocks for line in block.split("\n")[1:-1]] == lines
+    assert {(block.split("\n")[0], block.split("\n")[-1]) for block in blocks} == {("```sh", "```")}
+    assert sentences(pieces[-1].text)[-1].text == "Then rest."
+    assert all(p.section.count("```") == 2 for p in pieces)
+
+
 def test_the_section_surrounds_the_passage_and_is_capped() -> None:
     text = "\n\n".join(f"Paragraph {n} " + "word " * 60 for n in range(40))
     pieces = cut(Section("H", text))
@@ -284,6 +388,8 @@ LINES = st.sampled_from(
         "| a | b |",
         "| " + "cell " * 120 + "|",
         "```",
+        "```sh " + "info " * 80,
+        "code " * 20,
         "",
         "x" * 900,
         "One. Two! ",
@@ -372,6 +478,21 @@ def test_another_model_embeds_everything_again(
     assert Retriever(database, larger, index).hits("book trains early")[0].cosine > 0.5
     index.drain()
     assert index.check().ok
+
+
+@pytest.mark.parametrize("dimension", [96, 64])
+def test_taught_questions_are_embedded_again_by_another_model(database: Database, dimension: int) -> None:
+    """With one of the same width nothing would even fail: unlike vectors would be compared."""
+    before, after = WordHashes(), Backwards("larger", dimension)
+    for question in ("Who waters the plants?", "Where do visitors park?"):
+        row = corrections.propose(database, question=question, answer="Liis.", author="ana")
+        corrections.approve(database, row.id, "ben")
+    asked = "where do visitors park"
+    assert (found := TaughtQuestions(database, before).nearest(asked, before.encode([asked])[0]))
+    again = TaughtQuestions(database, after).nearest(asked, after.encode([asked])[0])
+    assert again
+    assert (again.correction_id, again.cosine) == (found.correction_id, pytest.approx(found.cosine, abs=0.02))
+    assert corrections.wordings_to_embed(database, after.name) == []
 
 
 def test_progress_ends_with_everything_done(database: Database, embedder: WordHashes, pages: Path) -> None:
