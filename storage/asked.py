@@ -44,13 +44,12 @@ def message(database: Database, channel: str, ts: str) -> AskedMessage | None:
 
 
 def takes_part(database: Database, channel: str, thread: str) -> bool:
-    """Whether the bot has answered in this thread, or an answer was shared as its first message."""
-    found = database.row(
-        "SELECT 1 FROM questions WHERE channel = ? AND thread = ? "
-        "UNION SELECT 1 FROM asked_messages WHERE channel = ? AND thread = ? LIMIT 1",
-        [channel, thread, channel, thread],
-    )
-    return found is not None
+    """Whether the bot has answered in this thread, or an answer was shared as its first message.
+
+    A question that it heard and kept silent about is no part in it.
+    """
+    sql = "SELECT 1 FROM asked_messages WHERE channel = ? AND thread = ? LIMIT 1"
+    return database.row(sql, [channel, thread]) is not None
 
 
 def context(database: Database, channel: str, thread: str) -> str:

@@ -152,9 +152,9 @@ def folders_of(version: ModelVersion) -> list[Path]:
 
 
 def older_copies(home: Path) -> tuple[Path, ...]:
-    """The copies of the database that a home holds beside it: backups, and what a migration or a restore kept."""
+    """The copies of the database that a home holds beside it: backups, and what migrations and restores left."""
     kept = [*listed(home / BACKUPS), *(home / BACKUPS).glob("before-*.db"), *(home / REPLACED).glob("*")]
-    return tuple(sorted(kept))
+    return tuple(sorted([*kept, *home.glob(STAGING)]))
 
 
 def drop_older(database: Database) -> Backup:

@@ -346,7 +346,7 @@ def restore(context: Context, source: Path | None, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def export(context: Context, out: Path, as_json: bool) -> None:
-    """Write all corrections and the training data of every version as JSONL files."""
+    """Write all corrections, and each version's with their wordings, as JSONL files."""
     lines = exports.write(context.database(), out)
     shown = "\n".join(f"{count:>6} lines {out / name}" for name, count in lines.items())
     emit(as_json, {"out": str(out), "files": lines}, shown)
@@ -372,10 +372,11 @@ def erase(context: Context, user: str | None, expired: bool, copies_too: bool, a
     if copies_too:
         backups.drop_older(database)
     left = [] if copies_too else [str(copy) for copy in backups.older_copies(database.home)]
-    emit(as_json, told | {"copies": left}, f"Erased the words of {counted}. {where_words_are_left(len(left))}")
+    emit(as_json, told | {"copies": left}, f"Erased the words of {counted}. {where_words_are_left(len(left), user)}")
 
 
-def where_words_are_left(copies: int) -> str:
-    """What an erasure cannot reach, and what to do about it."""
+def where_words_are_left(copies: int, user: str | None) -> str:
+    """What an erasure of a person's words, or of old ones, cannot reach, and what to do about it."""
     here = f"{copies} earlier copies in the home folder keep theirs; --copies-too replaces them. " if copies else ""
-    return f"{here}Backups elsewhere are not touched; a model that was trained on them is rebuilt by the next night."
+    trained = "keep what they learnt" if user is None else "that were trained on them are rebuilt by the next night"
+    return f"{here}Backups elsewhere are not touched; models {trained}."

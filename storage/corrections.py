@@ -36,7 +36,8 @@ def propose(
 ) -> Correction:
     """Store a correction as pending.
 
-    Raises UserError for an empty or oversized text and for one that holds a secret, NotFoundError for `supersedes`.
+    Raises UserError for an empty or oversized text, for one that holds a secret, and for a `supersedes` of another
+    scope; NotFoundError for one that is not there.
     """
     must_hold_no_secret(question, answer, source)
     row = {
@@ -50,8 +51,8 @@ def propose(
         "answer_id": answer_id,
         "supersedes": supersedes,
     }
-    if supersedes is not None:
-        get(database, supersedes)
+    if supersedes is not None and get(database, supersedes).scope != scope:
+        raise UserError(f"Correction {supersedes} is for other people than this one, so this one cannot replace it.")
     with database.write() as db:
         key = database.insert("corrections", row)
         db.table("wordings").insert({"correction_id": key, "text": row["question"], "kind": "taught"})
@@ -297,23 +298,30 @@ def wordings(database: Database, correction_id: int) -> tuple[Wording, ...]:
     return tuple(Wording(**r) for r in database.rows(sql, [correction_id]))
 
 
-def wordings_to_embed(database: Database) -> list[Row]:
-    """Wordings without a vector yet: rows with id and text."""
-    return database.rows("SELECT id, text FROM wordings WHERE vector IS NULL")
+def wordings_to_embed(database: Database, embedder: str) -> list[Row]:
+    """Wordings without a vector of this sentence model yet: rows with id and text."""
+    return database.rows("SELECT id, text FROM wordings WHERE vector IS NULL OR embedder <> ?", [embedder])
 
 
-def store_vectors(database: Database, vectors: Sequence[tuple[int, bytes]]) -> None:
-    """Keep the embeddings (float32 bytes) of wordings."""
+def store_vectors(database: Database, embedder: str, vectors: Sequence[tuple[int, bytes]]) -> None:
+    """Keep the embeddings (float32 bytes) of wordings, and the name of the sentence model that made them."""
     with database.write() as db:
-        db.conn.executemany("UPDATE wordings SET vector = ? WHERE id = ?", [(v, i) for i, v in vectors])
+        sql = "UPDATE wordings SET vector = ?, embedder = ? WHERE id = ?"
+        db.conn.executemany(sql, [(vector, embedder, number) for number, vector in vectors])
 
 
-def taught(database: Database) -> list[Row]:
-    """Every wording of every approved correction with its vector, its correction and its kind (rejected ones too)."""
+def taught(database: Database, embedder: str = "") -> list[Row]:
+    """Every wording of every approved correction with its correction and its kind (rejected ones too).
+
+    `vector` is the one that the named sentence model made, None where it made none: those of different models are
+    never compared, and whoever names none gets none.
+    """
     return database.rows(
-        "SELECT w.id, w.text, w.kind, w.vector, c.id AS correction_id, c.question, c.answer, c.scope "
+        "SELECT w.id, w.text, w.kind, CASE WHEN w.embedder = ? THEN w.vector END AS vector, "
+        "c.id AS correction_id, c.question, c.answer, c.scope "
         "FROM wordings w JOIN corrections c ON c.id = w.correction_id "
-        "WHERE c.status = 'approved' ORDER BY w.id"
+        "WHERE c.status = 'approved' ORDER BY w.id",
+        [embedder],
     )
 
 

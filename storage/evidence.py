@@ -38,7 +38,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rival:
-    """An earlier correction that stands against a new one; `kind` is contradiction or duplicate."""
+    """A correction that stands against another; `kind` is contradiction or duplicate."""
 
     kind: str
     row: Correction
@@ -56,7 +56,7 @@ class Dossier:
 
 
 def dossier(database: Database, correction_id: int, found: Sequence[tuple[int, str]] = ()) -> Dossier:
-    """A correction, its evidence, and its rivals: those noted when it was proposed and those in `found`."""
+    """A correction, its evidence, and its rivals: those that were noted and those in `found`."""
     row = corrections.get(database, correction_id)
     known = dict(conflicts_of(database, correction_id)) | dict(found)
     rivals = [(kind, corrections.get(database, other)) for other, kind in known.items()]
@@ -76,6 +76,8 @@ def proof_in_words(proof: Mapping[str, Any]) -> str:
         told.append(f"unseen wordings right {unseen[0]} of {unseen[1]}")
     if bluffed:
         told.append(f"near-misses refused {bluffed[1] - bluffed[0]} of {bluffed[1]}")
+    if "asked_in" in proof:
+        told.append(f"other words last asked of {proof['asked_in']}")
     return ", ".join(told)
 
 
@@ -93,9 +95,14 @@ def note_conflicts(database: Database, correction_id: int, found: Sequence[tuple
 
 
 def conflicts_of(database: Database, correction_id: int) -> list[tuple[int, str]]:
-    """The (correction, kind) pairs that were noted."""
-    sql = "SELECT other_id, kind FROM conflicts WHERE correction_id = ? ORDER BY kind, other_id"
-    return [(r["other_id"], r["kind"]) for r in database.rows(sql, [correction_id])]
+    """The (correction, kind) pairs that were noted when it was proposed, and the later ones that still stand."""
+    rows = database.rows(
+        "SELECT other_id AS id, kind FROM conflicts WHERE correction_id = ?1 UNION "
+        "SELECT c.id, kind FROM conflicts JOIN corrections c ON c.id = correction_id "
+        "WHERE other_id = ?1 AND status IN ('pending', 'approved') ORDER BY kind, id",
+        [correction_id],
+    )
+    return [(r["id"], r["kind"]) for r in rows]
 
 
 def stamp(row: Correction) -> str:

@@ -3,9 +3,11 @@
     corrections.jsonl      every correction with its state, people and wordings
     messages.jsonl         approved ones as chats: {"messages": [{"role", "content"}, ...]}
     instructions.jsonl     the same as {"instruction", "input", "output"}
-    snapshots/VERSION.*    what each model version was trained on, in both forms
+    snapshots/VERSION.*    the corrections that each model version was trained on, in both forms
 
-Training files hold rows of scope `workspace` only, as training itself does. It knows nothing of prompts or tokens.
+Training files hold rows of scope `workspace` only, as training itself does, in every wording that is stored today, also
+those that later nights added. What a night trained from word for word, with its questions that are not to be known, is
+not kept; `nightshift dataset` writes it for the night to come. It knows nothing of prompts or tokens.
 """
 
 import json

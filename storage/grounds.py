@@ -174,10 +174,10 @@ def stating(database: Database, row: Correction, scopes: Collection[str]) -> lis
         return []
     hits = database.rows(
         "SELECT DISTINCT d.id, d.path, d.scope, d.title, d.url, p.heading FROM "
-        "(SELECT rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rank LIMIT ?) found "
-        "JOIN passages p ON p.id = found.rowid JOIN documents d ON d.id = p.document_id "
-        "WHERE d.scope IN (SELECT value FROM json_each(?))",
-        [" OR ".join(f'"{word}"' for word in sorted(wanted)), LOOKED_AT, json.dumps(list(scopes))],
+        "(SELECT p.id FROM passages_fts f JOIN passages p ON p.id = f.rowid JOIN documents d ON d.id = p.document_id "
+        "WHERE passages_fts MATCH ? AND d.scope IN (SELECT value FROM json_each(?)) ORDER BY f.rank LIMIT ?) found "
+        "JOIN passages p ON p.id = found.id JOIN documents d ON d.id = p.document_id",
+        [" OR ".join(f'"{word}"' for word in sorted(wanted)), json.dumps(list(scopes)), LOOKED_AT],
     )
     return [s for hit in hits for s in [under(database, hit, hit["heading"])] if states(s, row.answer)]
 

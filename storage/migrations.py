@@ -277,6 +277,13 @@ def repeats(db: Database) -> None:
     db.execute("ALTER TABLE questions ADD COLUMN repeats INTEGER REFERENCES questions(id)")
 
 
+@migrations()
+def vectors_by_model(db: Database) -> None:
+    """Which sentence model made the vector of a wording; those of which nobody noted it are made anew."""
+    db.execute("ALTER TABLE wordings ADD COLUMN embedder TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE wordings SET vector = NULL")
+
+
 def split_statements(script: str) -> list[str]:
     """The single statements of a script; a trigger body ends with END and stays whole."""
     statements, current = [], ""

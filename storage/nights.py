@@ -30,7 +30,7 @@ def finish(
     reason: str,
     report: dict[str, Any],
 ) -> None:
-    """Note how a night ended."""
+    """Note how a night ended; of one that failed the reviewers are told."""
     row = {"finished_at": now(), "outcome": outcome, "version": version, "parent": parent, "reason": reason}
     told = json.dumps(report)
     with database.write() as db:
@@ -41,9 +41,10 @@ def finish(
             owe(database, "", "alert", {"text": f"**The night failed; the old model goes on.**\n{reason}"})
 
 
-def unfinished(database: Database) -> tuple[int, ...]:
-    """The ids of nights that began and never told how they ended."""
-    return tuple(r["id"] for r in database.rows("SELECT id FROM nightly_runs WHERE finished_at = '' ORDER BY id"))
+def unfinished(database: Database) -> tuple[tuple[int, str], ...]:
+    """The nights that began and never told how they ended: ids, and when they began."""
+    rows = database.rows("SELECT id, started_at FROM nightly_runs WHERE finished_at = '' ORDER BY id")
+    return tuple((r["id"], r["started_at"]) for r in rows)
 
 
 def latest(database: Database) -> NightlyRun | None:

@@ -3,19 +3,20 @@
 Words are overwritten, ids stay, and the audit log keeps what it always had: ids and hashes. The database is told to
 overwrite what it deletes, and the write-ahead log is emptied, so that no bytes of a text remain in its files.
 Copies made earlier are not changed: backups leave with rotation or by `backup.drop_older`, model folders that were
-trained on a correction with the rebuild that its withdrawal causes. It knows nothing of who may ask for it.
+trained on a person's correction or question once a night has rebuilt them, because `trust` bars them. Questions that
+only grew old bar no model. It knows nothing of who may ask for it.
 """
 
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage import audit, corrections
+from storage import audit, corrections, trust
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Status
@@ -29,7 +30,7 @@ BY = "erasure"
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Which rows lost their words."""
+    """Which rows lost their words; `texts` are those that may be repeated elsewhere, `folded`."""
 
     questions: tuple[int, ...] = ()
     answers: tuple[int, ...] = ()
@@ -53,7 +54,10 @@ def erase(database: Database, user: str) -> Forgotten:
         found = words_of(database, user)
         withdraw(database, found.corrections)
         overwrite(database, found)
-        forget_side_notes(database, user, found)
+        forget_side_notes(database, user)
+        trust.bar_those_with(database, corrections_worded(database, found.texts))
+        forget_copies(database, found.texts)
+        forget_told(database, found.texts)
         audit.append(database, "text.erased", user=user, **ids(found))
     return found
 
@@ -67,9 +71,11 @@ def expire(database: Database, days: int) -> Forgotten:
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
     with leaving_no_bytes(database), database.write() as db:
         found = words_before(database, before)
-        overwrite(database, found)
         db.conn.execute("DELETE FROM notices WHERE delivered_at <> '' AND delivered_at < ?", (before,))
         if not found.nothing:
+            overwrite(database, found)
+            forget_copies(database, found.texts)
+            forget_told(database, found.texts - taught_questions(database))
             audit.append(database, "text.erased", before=before, **ids(found))
     return found
 
@@ -81,14 +87,21 @@ def words_of(database: Database, user: str) -> Forgotten:
     taught = database.rows(sql, [user, ERASED])
     texts = {row["text"] for row in asked} | {row[name] for row in taught for name in ("question", "answer")}
     numbers, mine = tuple(row["id"] for row in asked), tuple(row["id"] for row in taught)
-    return Forgotten(numbers, answers_with(database, numbers, mine), mine, frozenset(texts))
+    return Forgotten(numbers, answers_with(database, numbers, mine), mine, frozenset(map(folded, texts)))
 
 
 def words_before(database: Database, before: str) -> Forgotten:
-    """What was asked before a moment, and what was answered to it."""
-    rows = database.rows("SELECT id FROM questions WHERE asked_at < ? AND text <> ?", [before, ERASED])
+    """What was asked before a moment, and what was answered to it; `texts` are those that nobody asked again since."""
+    rows = database.rows("SELECT id, text FROM questions WHERE asked_at < ? AND text <> ?", [before, ERASED])
     numbers = tuple(row["id"] for row in rows)
-    return Forgotten(numbers, answers_with(database, numbers, ()))
+    again = {folded(row["text"]) for row in database.rows("SELECT text FROM questions WHERE asked_at >= ?", [before])}
+    texts = frozenset(folded(row["text"]) for row in rows) - again
+    return Forgotten(numbers, answers_with(database, numbers, ()), texts=texts)
+
+
+def taught_questions(database: Database) -> frozenset[str]:
+    """The questions of all corrections, `folded`: what is told of them is not told of who asked the same."""
+    return frozenset(folded(row.question) for row in corrections.in_status(database))
 
 
 def answers_with(database: Database, questions: Sequence[int], taught: Sequence[int]) -> tuple[int, ...]:
@@ -130,11 +143,13 @@ OVERWRITE = (
 SIDE_NOTES = (
     ("UPDATE feedback SET reason = '' WHERE user = :user"),
     ("UPDATE corrections SET reason = '' WHERE reviewer = :user"),
-    ("DELETE FROM wordings WHERE kind IN ('asked', 'rejected') AND text IN (SELECT value FROM json_each(:texts))"),
-    ("DELETE FROM calibration_rows WHERE asked IN (SELECT value FROM json_each(:texts))"),
     ("DELETE FROM notices WHERE user = :user"),
-    ("DELETE FROM notices WHERE payload ->> 'question' IN (SELECT value FROM json_each(:texts))"),
-    ("UPDATE state SET value = value + 1 WHERE name = 'taught_revision'"),
+)
+WORDED = "FROM wordings WHERE kind IN ('asked', 'rejected') AND folded(text) IN (SELECT value FROM json_each(:texts))"
+COPIES = (
+    f"DELETE {WORDED}",
+    "DELETE FROM calibration_rows WHERE folded(asked) IN (SELECT value FROM json_each(:texts))",
+    "UPDATE state SET value = value + 1 WHERE name = 'taught_revision'",
 )
 
 
@@ -145,29 +160,65 @@ def overwrite(database: Database, found: Forgotten) -> None:
         database.here.conn.execute(statement, values)
 
 
-def forget_side_notes(database: Database, user: str, found: Forgotten) -> None:
-    """Drop what repeats a person's words elsewhere: reasons, wordings taken from questions, notices."""
-    values = {"user": user, "texts": json.dumps(sorted(found.texts))}
+def forget_side_notes(database: Database, user: str) -> None:
+    """Drop the reasons that a person gave, and the notices for them."""
     for statement in SIDE_NOTES:
-        database.here.conn.execute(statement, values)
-    if found.texts:
-        tells = telling(found.texts)
-        for table, column in REPORTS:
-            redact(database, table, column, tells)
+        database.here.conn.execute(statement, {"user": user})
+
+
+def corrections_worded(database: Database, texts: Collection[str]) -> list[int]:
+    """The corrections that a question among some texts is a wording of, or was said not to be."""
+    return [number for (number,) in execute(database, f"SELECT DISTINCT correction_id {WORDED}", texts)]
+
+
+def forget_copies(database: Database, texts: Collection[str]) -> None:
+    """Drop the wordings and the labelled rows that were taken from questions."""
+    for statement in COPIES:
+        execute(database, statement, texts)
+
+
+def forget_told(database: Database, texts: Collection[str]) -> None:
+    """Drop the notices about some questions, and the lines of stored reports that repeat them."""
+    about = "DELETE FROM notices WHERE folded(payload ->> 'question') IN (SELECT value FROM json_each(:texts))"
+    execute(database, about, texts)
+    tells = telling(texts)
+    for table, column in REPORTS:
+        redact(database, table, column, tells)
+
+
+def execute(database: Database, sql: str, texts: Collection[str]) -> Any:
+    """Run a statement that compares `folded` texts with `:texts`."""
+    conn = database.here.conn
+    conn.create_function("folded", 1, folded, deterministic=True)
+    return conn.execute(sql, {"texts": json.dumps(list(texts))})
+
+
+def folded(text: str | None) -> str:
+    """A text with one space between its words, as wordings and reports hold what was asked."""
+    return " ".join((text or "").split())
 
 
 REPORTS = (("nightly_runs", "report"), ("notices", "payload"))
 """What was told of a night, as JSON: it quotes questions, some of them cut short."""
 LONG = 30
 """Characters of a text by which a line that quotes it is known; a shorter text must stand there as a whole."""
+WORD_BEGINS, WORD_ENDS = re.compile(r"(?<!\w)"), re.compile(r"(?!\w)")
 
 
-def telling(texts: frozenset[str]) -> Callable[[str], bool]:
-    """Whether a line repeats the beginning of one of the texts."""
-    plain = (" ".join(text.split()) for text in texts)
-    begins = [re.escape(text[:LONG]) + ("" if len(text) > LONG else r"(?!\w)") for text in plain if text]
-    known = re.compile(rf"(?<!\w)(?:{'|'.join(begins)})")
-    return lambda line: known.search(" ".join(line.split())) is not None
+def telling(texts: Collection[str]) -> Callable[[str], bool]:
+    """Whether a line repeats the beginning of one of the texts, however many they are."""
+    begins = {folded(text)[:LONG] for text in texts} - {""}
+    sizes = {len(begin) for begin in begins}
+
+    def tells(line: str) -> bool:
+        line = folded(line)
+        return any(
+            line[at : at + size] in begins and (size == LONG or WORD_ENDS.match(line, at + size))
+            for at in (begin.start() for begin in WORD_BEGINS.finditer(line))
+            for size in sizes
+        )
+
+    return tells
 
 
 def redact(database: Database, table: str, column: str, tells: Callable[[str], bool]) -> None:

@@ -14,12 +14,14 @@ from storage.errors import UserError
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table; the default's type is the setting's type."""
+    """One row of the table; the default's type is the setting's type. A number lies between `least` and `most`."""
 
     name: str
     default: str | int | float
     help: str
     choices: tuple[str, ...] = ()
+    least: float = 0
+    most: float = 1_000_000
 
     @property
     def variable(self) -> str:
@@ -47,22 +49,31 @@ TABLE: tuple[Setting, ...] = (
     Setting("ENGINE_MODEL", "", "A stronger model on that server, by its name there, for wordings and judgements."),
     Setting("ENGINE_KEY", "", "API key of that server; it is never logged."),
     Setting("ENGINE_SECONDS", 30.0, "Longest time that one request to that server may take."),
-    Setting("MAX_ANSWER_TOKENS", 96, "Longest answer that the model may write, in tokens."),
-    Setting("MAX_QUESTION_CHARS", 4000, "Longest question that is accepted, in characters."),
-    Setting("QUEUE_LIMIT", 64, "Questions that may wait before new ones are refused with a sentence."),
-    Setting("ANSWERS_TOGETHER", 16, "Waiting questions that are answered together, sharing passes of the models."),
+    Setting("MAX_ANSWER_TOKENS", 96, "Longest answer that the model may write, in tokens.", least=1),
+    Setting("MAX_QUESTION_CHARS", 4000, "Longest question that is accepted, in characters.", least=1),
+    Setting("QUEUE_LIMIT", 64, "Questions that may wait before new ones are refused with a sentence.", least=1),
+    Setting(
+        "ANSWERS_TOGETHER", 16, "Waiting questions that are answered together, sharing passes of the models.", least=1
+    ),
     Setting("ANSWER_DEADLINE", 120.0, "Seconds that a question may wait before a sentence asks to try again; 0: any."),
     Setting("QUEUE_NOTICE", 8, "Questions in hand above which a new asker is told their place in the queue."),
-    Setting("TARGET_WRONG", 0.02, "Highest share of wrong answers among those given directly from memory."),
-    Setting("TARGET_WRONG_DOCUMENTS", 0.05, "Highest share of wrong answers among those read from documents."),
+    Setting("TARGET_WRONG", 0.02, "Highest share of wrong answers among those given directly from memory.", most=0.5),
+    Setting(
+        "TARGET_WRONG_DOCUMENTS", 0.05, "Highest share of wrong answers among those read from documents.", most=0.5
+    ),
     Setting("ADMINS", "", "Slack user ids and user group ids that may approve corrections, separated by commas."),
     Setting("GUESTS", "refuse", "Guests and people of other organisations: 'refuse' or 'allow' their questions."),
     Setting("REVIEW_CHANNEL", "", "Slack channel id where review cards and nightly reports are posted."),
     Setting("ASK_A_PERSON", "", "Whom to ask: default=U1,C0HELP=U2,topic:payroll=U3 (ids of people or channels)."),
     Setting("SLACK_API_URL", "https://slack.com/api/", "Base URL of Slack's Web API."),
-    Setting("RETENTION_DAYS", 0, "Days after which the words of questions and answers are erased; 0 keeps them."),
-    Setting("BACKUPS_KEEP", 7, "How many backups are kept; older ones are deleted."),
-    Setting("SEED", 7, "Seed of the nightly run; it is stored with the run."),
+    Setting(
+        "RETENTION_DAYS",
+        0,
+        "Days after which the words of questions and answers are erased; 0 keeps them.",
+        most=36_500,
+    ),
+    Setting("BACKUPS_KEEP", 7, "How many backups are kept; older ones are deleted.", least=1),
+    Setting("SEED", 7, "Seed of the nightly run; it is stored with the run.", most=2**32 - 1),
     Setting("CAP_PER_AUTHOR", 20, "New corrections of one author that a night trains; the rest wait. 0 is no limit."),
     Setting("QUARANTINE_HOURS", 0, "Hours that an approved correction waits before a night may train it."),
     Setting(
@@ -77,7 +88,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("TEACHING_PER_MINUTE", 20, "Votes and corrections of one person in Slack within a minute; 0 is no limit."),
     Setting("COMPANY_CONTACTS", "", "Domains, e-mail addresses and phone numbers that are no one's private ones."),
     Setting("TRAIN_EPOCHS", 0, "Epochs of the nightly training; 0 chooses by the number of facts."),
-    Setting("TRAIN_RATE", 0.001, "Peak learning rate; the method 'full' wants about 0.00005."),
+    Setting("TRAIN_RATE", 0.001, "Peak learning rate; the method 'full' wants about 0.00005.", least=1e-6, most=1),
     Setting(
         "TRAIN_METHOD",
         "lora",
@@ -91,7 +102,7 @@ TABLE: tuple[Setting, ...] = (
         ("single", "staged", "progressive"),
     ),
     Setting("BENCH_DATA", "", "Folder with hellaswag/ and truthfulqa/, which 'nightshift evaluate' reads if named."),
-    Setting("BENCH_ITEMS", 1000, "At most so many HellaSwag tasks and TruthfulQA questions are measured."),
+    Setting("BENCH_ITEMS", 1000, "At most so many HellaSwag tasks and TruthfulQA questions are measured.", least=1),
     Setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
     Setting("SLACK_BOT_TOKEN", "", "Slack bot token, starts with xoxb-."),
     Setting("SLACK_APP_TOKEN", "", "Slack app-level token with connections:write, starts with xapp-."),
@@ -136,19 +147,28 @@ def load(
     for setting in TABLE:
         given = environment.get(setting.variable, "").strip()
         try:
-            values[setting.name] = type(setting.default)(given) if given else setting.default
-        except ValueError:
-            wrong.append(f"{setting.variable}={given!r} is not {a_kind_of(setting.default)}")
-        if setting.choices and values.get(setting.name) not in setting.choices:
-            wrong.append(f"{setting.variable}={given!r} is none of {', '.join(setting.choices)}")
+            values[setting.name] = value_of(setting, given) if given else setting.default
+        except ValueError as error:
+            wrong.append(f"{setting.variable}={given!r} {error}")
     if wrong:
         raise UserError("Settings that cannot be read: " + "; ".join(wrong) + ".")
     return Settings(values | dict(overrides or {}))
 
 
-def a_kind_of(default: str | int | float) -> str:
-    """The expected kind, in words."""
-    return "a whole number" if isinstance(default, int) else "a number"
+def value_of(setting: Setting, given: str) -> str | int | float:
+    """The value of a setting that was given as text. Raises ValueError that says what is wrong with it."""
+    if isinstance(setting.default, str):
+        if setting.choices and given not in setting.choices:
+            raise ValueError(f"is none of {', '.join(setting.choices)}")
+        return given
+    kind = "a whole number" if isinstance(setting.default, int) else "a number"
+    try:
+        value = type(setting.default)(given)
+    except ValueError:
+        raise ValueError(f"is not {kind}") from None
+    if not setting.least <= value <= setting.most:  # nan lies nowhere
+        raise ValueError(f"is not {kind} between {setting.least:g} and {setting.most:,.10g}")
+    return value
 
 
 def as_env_example() -> str:

@@ -1,13 +1,16 @@
-"""Which model versions may serve: none that holds withdrawn text, none that crashed the bot or failed its checks.
+"""Which model versions may serve: none with withdrawn or erased text, none that crashed the bot or failed its checks.
 
 A version that is new to the bot is on trial until it has served for a while. The count of starts without an end is
 kept in the database, so that a bot that dies with its new model knows of it when it comes back.
 It knows nothing of aliases; `registry` asks it before it switches.
 """
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 from storage import manifest
+from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import ModelVersion
 from storage.errors import ConflictError
@@ -16,6 +19,7 @@ CRASHES = 2
 """Ends of the bot during a version's trial after which the version before it serves."""
 TRIAL, PROVED = "trial:", -1
 REFUSED = "refused:"
+HOLDS_ERASED = "holds_erased:"
 
 
 def check(database: Database, version: ModelVersion) -> None:
@@ -31,6 +35,8 @@ def barred(database: Database, version: ModelVersion) -> str:
     if holds := withdrawn_in(database, name):
         ids = ", ".join(map(str, holds))
         return f"{name} was trained on withdrawn corrections ({ids}) and may not serve; the next night rebuilds."
+    if database.value("SELECT value FROM state WHERE name = ?", [HOLDS_ERASED + name]):
+        return f"{name} was trained on a question that was erased and may not serve; the next night rebuilds."
     if database.value("SELECT value FROM state WHERE name = ?", [REFUSED + name]):
         return f"{name} crashed the bot or failed its checks and may not serve."
     if version.manifest_sha256 and not (Path(version.path) / manifest.NAME).is_file():
@@ -39,13 +45,21 @@ def barred(database: Database, version: ModelVersion) -> str:
 
 
 def withdrawn_in(database: Database, version: str) -> tuple[int, ...]:
-    """The withdrawn corrections that a version was trained on."""
+    """The corrections that a version was trained on and that were withdrawn, or erased when they were superseded."""
     rows = database.rows(
         "SELECT c.id FROM memories m JOIN corrections c ON c.id = m.correction_id "
-        "WHERE m.version = ? AND c.status = 'withdrawn' ORDER BY c.id",
-        [version],
+        "WHERE m.version = ? AND (c.status = 'withdrawn' OR c.question = ?) ORDER BY c.id",
+        [version, ERASED],
     )
     return tuple(row["id"] for row in rows)
+
+
+def bar_those_with(database: Database, corrections: Collection[int]) -> None:
+    """Note that a trained wording of some corrections was erased: no version that holds them may serve."""
+    wanted = json.dumps(list(corrections))
+    sql = "SELECT DISTINCT version FROM memories WHERE correction_id IN (SELECT value FROM json_each(?))"
+    for row in database.rows(sql, [wanted]):
+        keep(database, HOLDS_ERASED + row["version"], 1)
 
 
 def refuse(database: Database, version: str) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from storage import asked, audit, backup, conversations, corrections, nights, registry, retention
+from storage import asked, audit, backup, conversations, corrections, nights, registry, retention, trust
 from storage.audit import ERASED
 from storage.cli import main
 from storage.database import Database
 from storage.domain import Answer, Memory, ModelVersion, Route, Source, Status, Style, Suggestion
-from storage.errors import OutOfSpaceError, UserError
+from storage.errors import ConflictError, OutOfSpaceError, UserError
 
 HERS = (
     "Zebra crossings and my salary", "Zebra answer for her", "Zebra reason of hers",
@@ -158,6 +158,76 @@ def test_old_words_go_with_their_age_and_corrections_stay(database: Database) ->
         retention.expire(database, -1)
 
 
+def old(database: Database, *questions: int) -> None:
+    """Let some questions be older than thirty days."""
+    before = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+    for number in questions:
+        database.here.execute("UPDATE questions SET asked_at = ? WHERE id = ?", [before, number])
+
+
+def test_old_words_leave_no_wording_label_or_line_of_a_report(database: Database) -> None:
+    nights.owe(database, "", "report", {"text": f"Not known: “{HERS[0]}”\nTaught: “{HIS}”"})
+    old(database, 1, 2)
+    retention.expire(database, 30)
+    assert HERS[0].encode() not in bytes_of(database.home)
+    assert [w.text for w in corrections.wordings(database, 2)] == [HIS]
+    assert [r["asked"] for r in nights.calibration(database)] == [HERS[6], "giraffe in other words"]
+    told = [n.payload for n in nights.owed(database) if n.kind == "report"]
+    assert told[1] == {"text": f"{ERASED}\nTaught: “{HIS}”"}, "what is told of a correction stays, as it does"
+    assert [n.kind for n in nights.owed(database)] == ["fix_live", "report", "report"]
+
+
+def test_old_words_that_somebody_asked_again_stay_until_these_are_old(database: Database) -> None:
+    again = conversations.ask(database, HERS[0].replace(" ", "  "), user="UHIM", channel="C1", thread="3.0")
+    old(database, 1)
+    retention.expire(database, 30)
+    assert HERS[0] in {w.text for w in corrections.wordings(database, 2)}
+    old(database, again.id)
+    retention.expire(database, 30)
+    assert HERS[0] not in {w.text for w in corrections.wordings(database, 2)}
+
+
+def test_a_wording_whose_spaces_were_folded_is_found(database: Database) -> None:
+    """As the night stores it of a question with a line break."""
+    conversations.ask(database, "Zebra  stripes\nand hooves", user="UHER", channel="C1", thread="4.0")
+    corrections.add_wordings(database, 2, ["Zebra stripes and hooves"], "asked")
+    label = {"head": "same", "kind": "reask", "fact": "correction-2", "asked": "Zebra stripes and hooves"}
+    nights.add_calibration(database, [label | {"correct": 1, "features": {}, "version": ""}])
+    retention.erase(database, "UHER")
+    assert b"Zebra stripes" not in bytes_of(database.home)
+
+
+def trained(database: Database, version: str, *numbers: int) -> ModelVersion:
+    """A version that holds some corrections."""
+    made = ModelVersion(version, "base", "2099", f"models/{version}", "", "", "", 1, (), {})
+    registry.register(database, made)
+    registry.remember(database, tuple(Memory(version, number, True, {}) for number in numbers))
+    return made
+
+
+def test_a_superseded_correction_that_was_erased_bars_the_versions_trained_on_it(database: Database) -> None:
+    made, other = trained(database, "v1", 1), trained(database, "v2", 2)
+    newer = corrections.propose(database, question=HERS[3], answer="Another", author="UHIM", supersedes=1)
+    corrections.approve(database, newer.id, "UTHEY")
+    assert trust.barred(database, made) == ""
+    database.here.execute("DELETE FROM wordings WHERE kind = 'rejected'")
+    retention.erase(database, "UHER")
+    assert "(1) and may not serve" in trust.barred(database, made)
+    assert trust.barred(database, other) == ""
+
+
+@pytest.mark.parametrize("kind", ["asked", "rejected"])
+def test_an_erased_question_bars_the_versions_that_it_was_a_wording_in(database: Database, kind: str) -> None:
+    database.here.execute("UPDATE wordings SET kind = ? WHERE kind = 'rejected'", [kind])
+    third = corrections.propose(database, question="Okapi?", answer="Okapi.", author="UHIM")
+    made, other = trained(database, "v1", 2), trained(database, "v2", third.id)
+    retention.erase(database, "UHER")
+    assert trust.barred(database, made).startswith("v1 was trained on a question that was erased")
+    assert trust.barred(database, other) == ""
+    with pytest.raises(ConflictError, match="the next night rebuilds"):
+        registry.promote(database, "v1")
+
+
 def test_the_command_says_what_it_erased_and_what_it_could_not(database: Database) -> None:
     home = ["--home", str(database.home)]
     done = CliRunner().invoke(main, [*home, "erase", "--user", "UHER", "--json"])
@@ -166,7 +236,7 @@ def test_the_command_says_what_it_erased_and_what_it_could_not(database: Databas
     made = backup.make(database, keep=1)
     said = CliRunner().invoke(main, [*home, "erase", "--user", "UHIM"]).stdout
     assert said.startswith("Erased the words of 1 questions, 1 answers, 1 corrections. 1 earlier copies in the home")
-    assert "Backups elsewhere are not touched; a model that was trained on them is rebuilt by the next night." in said
+    assert "Backups elsewhere are not touched; models that were trained on them are rebuilt by the next night." in said
     again = json.loads(CliRunner().invoke(main, [*home, "erase", "--user", "UHIM", "--json"]).stdout)
     assert again["copies"] == [str(made.folder)]
 
@@ -194,9 +264,11 @@ def test_on_request_one_new_backup_takes_the_place_of_every_earlier_copy(databas
     backup.make(database, keep=5)
     before, replaced = home / "backups" / "before-step-1.db", home / backup.REPLACED / "20261119-020000-000000"
     replaced.mkdir(parents=True)
-    for file in (before, replaced / "nightshift.db"):
+    staging = home / backup.STAGING  # as a restore leaves it that was killed
+    staging.mkdir()
+    for file in (before, replaced / "nightshift.db", staging / "nightshift.db"):
         database.copy(file)
-    assert len(backup.older_copies(home)) == 4
+    assert len(backup.older_copies(home)) == 5
     arguments = ["--home", str(home), "erase", "--user", "UHER", "--copies-too"]
     told = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert told["copies"] == []

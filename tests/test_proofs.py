@@ -46,6 +46,8 @@ def test_a_proof_in_words_says_where_since_when_and_what_was_asked(database: Dat
     assert evidence.proof_in_words(proof_of(database, 1)) == WORDS
     assert evidence.proof_in_words(proof_of(database, 2)).startswith("in the weights of v2, taught wording right")
     assert evidence.proof_in_words({"version": "v2", "memorised": False}) == "not in the weights of v2"
+    copied = {"version": "v2", "memorised": True, "taught": True, "unseen": [2, 2], "asked_in": "v1"}
+    assert evidence.proof_in_words(copied).endswith("unseen wordings right 2 of 2, other words last asked of v1")
     assert registry.proof(database, 3) is None
 
 

@@ -86,9 +86,10 @@ class Office:
         self.tools.model.memories[row.id] = Memory("v1", row.id, True, {})  # type: ignore[index]
         return row
 
-    def ask(self, text: str = QUESTION, route: str = "auto") -> Answer:
+    def ask(self, text: str = QUESTION, route: str = "auto", meant: int | None = None) -> Answer:
         """What the bot answers."""
-        return pipeline.answer(self.tools, Question(1, text, "U", "C", "", "2026-11-20T00:00:00+00:00"), route=route)
+        question = Question(1, text, "U", "C", "", "2026-11-20T00:00:00+00:00")
+        return pipeline.answer(self.tools, question, route=route, meant=meant)
 
     def night(self) -> tuple[int, ...]:
         """What a night does about pages that were changed."""
@@ -131,6 +132,17 @@ def test_from_the_page_to_the_list_and_back(office: Office) -> None:
     assert knowledge.inventory(office.database)["stale"] == []
 
 
+def test_a_suggestion_whose_page_was_changed_is_answered_from_the_page(office: Office) -> None:
+    row = office.learn("Annual leave > Carrying days over")
+    asked = "until which month may unused holidays wait?"
+    assert office.ask(asked, meant=row.id).text == ANSWER
+    office.write("leave.md", LEAVE.replace("31 March", "30 June"))
+    reply = office.ask(asked, meant=row.id)
+    assert (reply.route, reply.correction_id) == (Route.RETRIEVED, None)
+    assert "30 June" in reply.text
+    assert reply.features["taught/stale"] == 1.0
+
+
 def test_the_night_takes_up_again_what_the_page_still_says(office: Office) -> None:
     office.learn("leave.md")
     office.write("leave.md", LEAVE.replace("Up to five unused days", "At most six unused days"))
@@ -160,6 +172,17 @@ def test_what_contradicts_every_page_rests_on_none(office: Office) -> None:
     office.learn(answer="Carried over leave days expire on 15 May since 2026.", source="Note of the People team")
     office.write("leave.md", LEAVE + "\nQuestions: #ask-people.\n")
     assert office.ask().route is Route.MEMORISED
+
+
+def test_private_pages_do_not_hide_the_page_that_it_rests_on(office: Office, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    for number in range(2 * grounds.LOOKED_AT):
+        (private / f"{number}.md").write_text(f"# Copy {number}\n\n{ANSWER}\n", encoding="utf-8")
+    ingest(office.database, office.embedder, [private], "C0PRIVATE")
+    row = office.learn()
+    office.write("leave.md", LEAVE.replace("31 March", "30 June"))
+    assert list(grounds.stale(office.database)) == [row.id]
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,13 @@ def test_superseding_takes_effect_with_the_approval_and_not_before(database: Dat
     assert [row["correction_id"] for row in corrections.taught(database)] == [new]
 
 
+def test_what_is_for_one_channel_replaces_nothing_that_is_for_everybody(database: Database) -> None:
+    old = proposed(database)
+    with pytest.raises(UserError, match="cannot replace it"):
+        proposed(database, scope="C0BOARD", supersedes=old)
+    assert len(corrections.in_status(database)) == 1
+
+
 def test_a_withdrawn_correction_is_taught_no_more(database: Database) -> None:
     number = brought_to(database, Status.APPROVED)
     seen = corrections.taught_revision(database)
@@ -192,9 +199,10 @@ def test_wordings_are_kept_once_and_only_a_rejection_changes_their_kind(database
     corrections.add_wordings(database, number, ["payday?", "not this"], "rejected")
     kinds = {w.text: w.kind for w in corrections.wordings(database, number)}
     assert kinds == {"When is payday?": "taught", "payday?": "rejected", "not this": "rejected"}
-    waiting = corrections.wordings_to_embed(database)
-    corrections.store_vectors(database, [(row["id"], b"\0\0\0\0") for row in waiting[:2]])
-    assert [row["text"] for row in corrections.wordings_to_embed(database)] == ["not this"]
+    waiting = corrections.wordings_to_embed(database, "small")
+    corrections.store_vectors(database, "small", [(row["id"], b"\0\0\0\0") for row in waiting[:2]])
+    assert [row["text"] for row in corrections.wordings_to_embed(database, "small")] == ["not this"]
+    assert len(corrections.wordings_to_embed(database, "large")) == 3
 
 
 def test_every_change_that_matters_moves_the_revision_that_the_bot_watches(database: Database) -> None:
@@ -569,8 +577,34 @@ def test_all_malformed_settings_are_named_in_one_sentence() -> None:
 
 
 @given(st.sampled_from([s for s in settings.TABLE if isinstance(s.default, int)]), st.integers())
-def test_every_whole_number_of_the_table_is_read_as_one(setting: settings.Setting, value: int) -> None:
-    assert settings.load({setting.variable: str(value)}).integer(setting.name) == value
+def test_every_whole_number_is_read_as_one_within_its_bounds(setting: settings.Setting, value: int) -> None:
+    if setting.least <= value <= setting.most:
+        assert settings.load({setting.variable: str(value)}).integer(setting.name) == value
+    else:
+        with pytest.raises(UserError, match=f"{setting.variable}='{value}' is not a whole number between"):
+            settings.load({setting.variable: str(value)})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("ANSWERS_TOGETHER", "0", "is not a whole number between 1 and 1,000,000."),
+        ("QUEUE_LIMIT", "0", "is not a whole number between 1 and 1,000,000."),
+        ("RETENTION_DAYS", "-1", "is not a whole number between 0 and 36,500."),
+        ("TARGET_WRONG", "2", "is not a number between 0 and 0.5."),
+        ("TARGET_WRONG_DOCUMENTS", "nan", "is not a number between 0 and 0.5."),
+        ("ANSWER_DEADLINE", "inf", "is not a number between 0 and 1,000,000."),
+    ],
+)
+def test_a_number_that_would_stop_the_bot_is_refused(name: str, value: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        settings.load({f"NIGHTSHIFT_{name}": value})
+    assert str(refused.value) == f"Settings that cannot be read: NIGHTSHIFT_{name}={value!r} {sentence}"
+
+
+def test_every_default_lies_within_its_bounds() -> None:
+    numbers = [s for s in settings.TABLE if not isinstance(s.default, str)]
+    assert [s.name for s in numbers if not s.least <= float(s.default) <= s.most] == []
 
 
 def test_the_example_file_read_back_gives_the_defaults() -> None:
