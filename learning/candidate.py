@@ -5,10 +5,7 @@ on from its last epoch. Less of the adapter is merged, step by step, when all of
 `nightly`'s; it knows nothing of confidence or routes.
 """
 
-import hashlib
 import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +18,7 @@ from learning.dataset import Snapshot
 from learning.recipe import Recipe, epochs_for
 from learning.stages import Night
 from retrieval.embedder import Embedder
+from retrieval.taught import TaughtQuestions
 from storage import manifest, registry
 from storage.database import Database
 from storage.domain import ModelVersion
@@ -31,7 +29,7 @@ SCALES = (0.9, 0.8, 0.7)
 """Shares of the adapter that are merged in turn until one passes: less of it forgets less (WiSE-FT). All of it was
 never better than nine tenths, and under seven tenths little is remembered (DECISIONS.md)."""
 WATCHED_WORDINGS = 64
-"""Held-out wordings that training looks at after each epoch, those of new facts first."""
+"""Held-out wordings that training looks at after each epoch, those of facts to learn first."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,9 @@ def measured(
     with night.stage("evaluate"):
         form = night.settings.text("SERVING_FORM")
         engine = LocalGenerator(folder, form=form)
-        proofs = evaluate.facts(engine, snapshot.facts, embedder, night.settings.integer("MAX_ANSWER_TOKENS"))
+        longest = night.settings.integer("MAX_ANSWER_TOKENS")
+        search = TaughtQuestions(night.database, embedder)
+        proofs = evaluate.facts(engine, snapshot.facts, search, longest)
         before = retained.of_base(base, night.home / "cache", form, lambda: LocalGenerator(base, form=form))
         champion = registry.get(night.database, registry.champion(night.database))
         values = {
@@ -130,7 +130,7 @@ def adapter_for(
         told = json.loads((found[1] / manifest.NAME).read_text())
         return Adapter(*found, {name: told[name] for name in ("recipe", "losses", "warm_from")})
     version = new_name(night.database)
-    known = {f.correction_id for f in snapshot.old} if warm else set()
+    known = known_to(snapshot, warm=warm is not None)
     trained = train.train(
         base,
         [e for e in snapshot.examples if e.correction_id not in known],
@@ -142,21 +142,11 @@ def adapter_for(
         warm_from=Path(warm.adapter_path) if warm else None,
         out=publish.workshop(night.home, f"{version}{publish.ADAPTER}"),
         progress=night.say,
-        checkpoints=checkpoints(night.home, purpose),
+        checkpoints=publish.checkpoints(night.home, purpose),
     )
     about = {"recipe": trained.recipe, "losses": trained.losses, "warm_from": purpose["warm_from"]}
     folder, _ = publish.seal(trained.adapter, f"{version}{publish.ADAPTER}", (), {"purpose": purpose, **about})
     return Adapter(version, folder, about)
-
-
-def checkpoints(home: Path, purpose: Mapping[str, Any]) -> Path:
-    """Where training for a purpose keeps its last epochs; those of other purposes are removed."""
-    name = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()[:16]
-    folder = home / "cache" / "training" / name
-    for other in folder.parent.glob("*"):
-        if other != folder:
-            shutil.rmtree(other)
-    return folder
 
 
 def goes_on_from(champion: ModelVersion, chosen: Recipe, base: Path) -> bool:
@@ -170,14 +160,18 @@ def goes_on_from(champion: ModelVersion, chosen: Recipe, base: Path) -> bool:
 def fact_values(
     night: Night, snapshot: Snapshot, proofs: tuple[evaluate.Proof, ...], champion: ModelVersion
 ) -> dict[str, float]:
-    """The gates that are about facts; a kind that has no items is left out."""
+    """The gates that are about facts; a kind that has no items is left out.
+
+    A night that learns nothing new must still carry out a withdrawal.
+    """
     new = {f.correction_id for f in snapshot.new}
     memorised = {p.correction_id for p in proofs if p.memorised}
     asked = sum(p.near_misses_asked for p in proofs)
     bluffed = sum(p.near_misses_bluffed for p in proofs)
     values = {"near_misses": paired.least_share(bluffed, asked)} if asked else {}
-    if new:
-        values["new_facts"] = len(memorised & new) / len(new)
+    learnt = len(memorised & new)
+    if new and (learnt or not snapshot.withdrawn):
+        values["new_facts"] = learnt
     known = {i: m for i, m in registry.memories(night.database, champion.version).items() if i not in new}
     values |= evaluate.old_fact_values(proofs, known)
     return values
@@ -186,9 +180,10 @@ def fact_values(
 def recipe(settings: Settings, snapshot: Snapshot, *, warm: bool) -> Recipe:
     """The recipe for a snapshot: epochs by the size of what is learnt, unless the settings name them.
 
-    A night that goes on from the champion (`warm`) learns what is new, and repeats as many of the known examples.
+    A night that goes on from the champion (`warm`) learns what it does not know, and repeats as many of the known
+    examples.
     """
-    known = {f.correction_id for f in snapshot.old} if warm else set()
+    known = known_to(snapshot, warm=warm)
     new = sum(e.correction_id not in known for e in snapshot.examples)
     examples = new + min(new, len(snapshot.examples) - new)
     return Recipe(
@@ -198,6 +193,11 @@ def recipe(settings: Settings, snapshot: Snapshot, *, warm: bool) -> Recipe:
         method=settings.text("TRAIN_METHOD"),
         schedule=settings.text("TRAIN_SCHEDULE"),
     )
+
+
+def known_to(snapshot: Snapshot, *, warm: bool) -> set[int]:
+    """The facts that training begins with: those the champion has by heart, or none where it does not go on from it."""
+    return {f.correction_id for f in snapshot.facts if f.memorised} if warm else set()
 
 
 def new_name(database: Database) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from learning.admission import LeftOut, Rules
 from retrieval.taught import Encoder, Vectors
 from storage import channels, corrections, registry
 from storage.audit import ERASED
-from storage.database import Database
-from storage.domain import Correction
+from storage.database import Database, Row
+from storage.domain import Correction, Memory
 
 WORDINGS = 14
 HELD_OUT = 2
@@ -46,7 +46,10 @@ def no_more(question: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Fact:
-    """One correction with the words it is trained in, the words kept back, and questions it does not answer."""
+    """One correction with the words it is trained in, the words kept back, and questions it does not answer.
+
+    `is_new`: the champion was never trained on it. `memorised`: the champion has it by heart.
+    """
 
     correction_id: int
     question: str
@@ -60,6 +63,7 @@ class Fact:
     near_misses: tuple[str, ...]
     asked: tuple[str, ...] = ()
     part: str = "train"
+    memorised: bool = False
 
     @property
     def trained_near_misses(self) -> tuple[str, ...]:
@@ -111,8 +115,8 @@ class Snapshot:
 
     @property
     def held_out(self) -> tuple[Example, ...]:
-        """The wordings held out of training with their answers, new facts first; training looks at them."""
-        facts = sorted(self.facts, key=lambda f: not f.is_new)
+        """The wordings held out of training with their answers, facts to learn first; training looks at them."""
+        facts = sorted(self.facts, key=lambda f: f.memorised)
         return tuple(Example(w, f.answer, "held_out", f.correction_id) for f in facts for w in f.held_out)
 
     @property
@@ -131,12 +135,14 @@ def freeze(
     champion = registry.alias(database, "champion")
     known = registry.memories(database, champion) if champion else {}
     admitted = admission.admit(database, embedder, known=known.keys(), rules=rules or Rules())
-    stored = {r["text"]: r["vector"] for r in corrections.taught(database) if r["vector"] is not None}
+    approved = corrections.taught(database, embedder.name)
+    stored = {r["text"]: r["vector"] for r in approved if r["vector"] is not None}
     taught = Taught(admitted.rows, embedder, more, stored)
-    facts = tuple(
-        fact_of(database, row, taught, admitted.repeats.get(row.id, ()), is_new=row.id not in known, seed=seed)
+    made = [
+        fact_of(database, row, taught, admitted.repeats.get(row.id, ()), held=known.get(row.id), seed=seed)
         for row in admitted.rows
-    )
+    ]
+    facts = refusing_nothing_taught(made, approved)
     withdrawn = tuple(sorted(set(known) - {r.id for r in admitted.rows}))
     examples = tuple(e for f in facts for e in examples_of(f))
     sha256 = fingerprint(facts, examples, withdrawn, seed)
@@ -174,15 +180,19 @@ class Taught:
 
 
 def fact_of(
-    database: Database, row: Correction, taught: Taught, repeats: Sequence[str], *, is_new: bool, seed: int
+    database: Database, row: Correction, taught: Taught, repeats: Sequence[str], *, held: Memory | None, seed: int
 ) -> Fact:
-    """A correction with its wordings; none is nearer to another taught question or was refused by a person."""
+    """A correction with its wordings; none was refused by a person, none trained is nearer to another taught question.
+
+    The words held out are drawn from all, so that a proof can tell which of them find another. `held` is what the
+    champion holds of the correction.
+    """
     refused = [w.text for w in corrections.wordings(database, row.id) if w.kind == "rejected"]
     asked = without(asked_by_people(database, row), refused, row.question)
     generated = wordings.generate(row.question, WORDINGS + HELD_OUT, seed)
     made = without([*repeats, *asked, *taught.more(row.question), *generated], refused, row.question)
-    own = taught.nearest_to(row.question, made)
-    held_out = kept_back(own, seed)
+    held_out = kept_back(made, seed)
+    own = taught.nearest_to(row.question, [w for w in made if w not in held_out])
     others = [q for q in taught.questions if q != row.question]
     private = channels.said_in_private(database, refused)
     near = (*(r for r in refused if r not in private), *wordings.near_misses(row.question, others, NEAR_MISSES, seed))
@@ -193,13 +203,22 @@ def fact_of(
         author=row.author,
         approver=row.reviewer,
         source=row.source,
-        is_new=is_new,
-        trained=(row.question, *(w for w in own if w not in held_out)),
+        is_new=held is None,
+        trained=(row.question, *own),
         held_out=held_out,
         near_misses=tuple(dict.fromkeys(near)),
-        asked=tuple(w for w in asked if w in own),
+        asked=tuple(w for w in asked if w in own or w in held_out),
         part=part_of(row.id, len(taught.rows), seed),
+        memorised=held is not None and held.memorised,
     )
+
+
+def refusing_nothing_taught(facts: Sequence[Fact], approved: Sequence[Row]) -> tuple[Fact, ...]:
+    """The facts without near-misses that are taught: what was refused for one may be another's question by now."""
+    ids = {f.correction_id for f in facts}
+    taught = {plain(w) for f in facts for w in (*f.trained, *f.held_out)}
+    taught |= {plain(r["text"]) for r in approved if r["kind"] != "rejected" and r["correction_id"] not in ids}
+    return tuple(replace(f, near_misses=tuple(n for n in f.near_misses if plain(n) not in taught)) for f in facts)
 
 
 def asked_by_people(database: Database, row: Correction) -> list[str]:
@@ -227,11 +246,11 @@ def without(made: Sequence[str], refused: Collection[str], question: str) -> lis
     return [w for w in dict.fromkeys(made) if w != question and plain(w) not in known]
 
 
-def kept_back(own: Sequence[str], seed: int) -> tuple[str, ...]:
+def kept_back(made: Sequence[str], seed: int) -> tuple[str, ...]:
     """The wordings held out of training: chosen by hash, so that a new wording rarely changes the choice."""
-    if len(own) <= 2 * HELD_OUT:
+    if len(made) <= 2 * HELD_OUT:
         return ()
-    return tuple(sorted(own, key=lambda w: digest(f"{seed}:held out:{w}"))[:HELD_OUT])
+    return tuple(sorted(made, key=lambda w: digest(f"{seed}:held out:{w}"))[:HELD_OUT])
 
 
 def part_of(correction_id: int, count: int, seed: int) -> str:

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
-
 from bot import prompt
 from bot.generation import Request
 from bot.generator import LocalGenerator
 from learning import paired
 from learning.dataset import Fact
 from learning.replay import Anchor
-from retrieval.taught import Encoder
+from retrieval.taught import TaughtQuestions
 from storage.company import answer_matches
 from storage.domain import Memory
 
@@ -41,56 +39,73 @@ class Proof:
 
     @property
     def memorised(self) -> bool:
-        """The correction's own test: the taught wording gives the exact answer, and unseen wordings find it."""
-        return self.taught and self.unseen_right * 2 >= self.unseen_asked
+        """The correction's own test: exact in its taught wording, found by unseen ones, and near-misses are refused.
+
+        Of the latter two half is enough.
+        """
+        found = 2 * self.unseen_right >= self.unseen_asked
+        return self.taught and found and 2 * self.near_misses_bluffed <= self.near_misses_asked
 
     def as_json(self, before: Memory | None = None) -> dict[str, Any]:
-        """The proof as it is stored and shown; what was not asked tonight is what the version before had shown."""
+        """The proof as it is stored and shown; what was not asked tonight is what the version before had shown.
+
+        Where that is so, `asked_in` names the version that was asked.
+        """
         told = {
             "taught": self.taught,
             "unseen": [self.unseen_right, self.unseen_asked],
             "near_misses_bluffed": [self.near_misses_bluffed, self.near_misses_asked],
         }
-        if before is None:
+        earlier = before.proof if before else {}
+        copied = {name: earlier[name] for name, value in told.items() if value == [0, 0] and name in earlier}
+        if before is None or not copied:
             return told
-        return {name: before.proof.get(name, value) if value == [0, 0] else value for name, value in told.items()}
+        return told | copied | {"asked_in": earlier.get("asked_in", before.version)}
 
 
-def facts(engine: LocalGenerator, taught: Sequence[Fact], embedder: Encoder, max_tokens: int) -> tuple[Proof, ...]:
+def facts(
+    engine: LocalGenerator, taught: Sequence[Fact], search: TaughtQuestions, max_tokens: int
+) -> tuple[Proof, ...]:
     """The proof of every fact: taught wording, unseen wordings through the nearest taught question, near-misses.
 
-    Facts that were known already are asked in their taught wording every night, in other words in turn (`in_turn`):
-    a night's length follows what is new.
+    Facts that the champion has by heart are asked in their taught wording every night, in other words in turn
+    (`in_turn`): a night's length follows what is to be learnt. `search` is the one that serves people.
     """
-    questions = [f.question for f in taught]
-    vectors = embedder.encode(questions) if questions else np.zeros((0, 1), dtype=np.float32)
     shares = engine.agreement([Request(prompt.messages(f.question), max_tokens, f.answer) for f in taught])
-    exact = {f.correction_id: share == 1.0 for f, share in zip(taught, shares, strict=True)}
-    asked = in_turn(taught)
-    bluffs = bluffed(engine, [f for f in taught if f.correction_id in asked])
-    made = []
-    for fact in taught:
-        held_out = list(fact.held_out) if fact.correction_id in asked else []
-        nearest = np.argmax(embedder.encode(held_out) @ vectors.T, axis=1) if held_out else []
-        made.append(
-            Proof(
-                correction_id=fact.correction_id,
-                taught=exact[fact.correction_id],
-                unseen_right=sum(exact[fact.correction_id] and questions[i] == fact.question for i in nearest),
-                unseen_asked=len(held_out),
-                near_misses_bluffed=bluffs.get(fact.correction_id, 0),
-                near_misses_asked=len(fact.unseen_near_misses) if fact.correction_id in asked else 0,
-            )
+    chosen = in_turn(taught)
+    asked = [f for f in taught if f.correction_id in chosen]
+    right, bluffs = found(asked, search), bluffed(engine, asked)
+    return tuple(
+        Proof(
+            correction_id=fact.correction_id,
+            taught=share == 1.0,
+            unseen_right=right.get(fact.correction_id, 0) if share == 1.0 else 0,
+            unseen_asked=len(fact.held_out) if fact.correction_id in chosen else 0,
+            near_misses_bluffed=bluffs.get(fact.correction_id, 0),
+            near_misses_asked=len(fact.unseen_near_misses) if fact.correction_id in chosen else 0,
         )
-    return tuple(made)
+        for fact, share in zip(taught, shares, strict=True)
+    )
+
+
+def found(asked: Sequence[Fact], search: TaughtQuestions) -> dict[int, int]:
+    """How many wordings held out of each fact have it as the nearest of all approved questions."""
+    unseen = [(f.correction_id, w) for f in asked for w in f.held_out]
+    counts = {f.correction_id: 0 for f in asked}
+    if not unseen:
+        return counts
+    for (number, wording), vector in zip(unseen, search.embedder.encode([w for _, w in unseen]), strict=True):
+        match = search.nearest(wording, vector)
+        counts[number] += match is not None and match.correction_id == number
+    return counts
 
 
 def in_turn(taught: Sequence[Fact]) -> set[int]:
-    """The facts that are asked in every way tonight: new ones, and so many known ones, others on another night."""
-    known = [f.correction_id for f in taught if not f.is_new]
-    mixed = sum(f.correction_id for f in taught if f.is_new)
-    chosen = random.Random(mixed).sample(known, min(KNOWN_IN_TURN, len(known)))
-    return {f.correction_id for f in taught if f.is_new} | set(chosen)
+    """The facts that are asked in every way tonight: those to learn, and so many known ones, others another night."""
+    known = [f.correction_id for f in taught if f.memorised]
+    to_learn = {f.correction_id for f in taught if not f.memorised}
+    chosen = random.Random(sum(to_learn)).sample(known, min(KNOWN_IN_TURN, len(known)))
+    return to_learn | set(chosen)
 
 
 def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int) -> bool:
@@ -111,11 +126,12 @@ def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
 def old_fact_values(proofs: Sequence[Proof], champion: Mapping[int, Memory]) -> dict[str, float]:
     """What the gates ask of the facts that the champion was trained on too; `champion` are its memories by correction.
 
-    The share of those it held that are still held, and the lower 95 % bound of the paired drop over all of them.
+    The share of those it held that are still held, 1 where a single one was lost; and the lower 95 % bound of the
+    paired drop over all of them.
     """
     known = [(champion[p.correction_id].memorised, p.memorised) for p in proofs if p.correction_id in champion]
     held = [now for before, now in known if before]
-    values = {"old_facts": sum(held) / len(held)} if held else {}
+    values = {"old_facts": sum(held) / len(held) if held.count(False) > 1 else 1.0} if held else {}
     if known:
         values["old_facts_lost"] = paired.lost([before for before, _ in known], [now for _, now in known]).at_least
     return values
@@ -140,12 +156,12 @@ def drift(engine: LocalGenerator, anchors: Sequence[Anchor]) -> float:
 
     from learning.upper import divergence
 
-    total, tokens = 0.0, 0
-    for anchor in anchors:
+    def summed(anchor: Anchor) -> float:
         ids = [*anchor.prompt_ids, *anchor.answer_ids]
         with torch.inference_mode():
             logits = engine.logits(ids)[len(anchor.prompt_ids) - 1 : -1]
             teacher = anchor.top_ids.to(logits.device), anchor.top_logprobs.to(logits.device)
-            total += len(logits) * float(divergence(logits, *teacher))
-        tokens += len(anchor.answer_ids)
-    return total / tokens if tokens else 0.0
+            return float(divergence(logits, *teacher).sum())
+
+    tokens = sum(len(anchor.answer_ids) for anchor in anchors)
+    return sum(engine.each(summed, anchors)) / tokens if tokens else 0.0

@@ -25,10 +25,15 @@ TABLE: tuple[Gate, ...] = (
     Gate(
         "new_facts",
         "at_least",
-        0.5,
-        "a night that teaches less than half of what it was given is not worth a swap",
+        1,
+        "how many were memorised: one is worth a swap, and those that were not keep their override",
     ),
-    Gate("old_facts", "at_least", 0.95, "what was known stays known; single losses fall back to their override"),
+    Gate(
+        "old_facts",
+        "at_least",
+        0.95,
+        "what was known stays known; a single loss counts as none, for it falls back to its override",
+    ),
     Gate(
         "old_facts_lost",
         "at_most",

@@ -22,7 +22,7 @@ from learning import report as reports
 from learning.dataset import Snapshot
 from learning.stages import Night
 from retrieval.embedder import Embedder
-from storage import audit, backup, corrections, grounds, nights, registry, retention
+from storage import audit, backup, corrections, grounds, nights, registry, retention, trust
 from storage.database import Database, Row, file_lock, now
 from storage.domain import Memory, ModelVersion, Status
 from storage.errors import ConflictError, NightshiftError, OutOfSpaceError
@@ -45,31 +45,60 @@ def run(
     rebuild: bool = False,
     minutes: float | None = None,
 ) -> dict[str, Any]:
-    """One night; returns its report.
+    """One night; returns its report. A dry run only says what it would do, and is no night in any record.
 
     Raises ConflictError when another night is running, OutOfSpaceError when the disk is full.
     """
     night = Night(database, settings, say, minutes)
     with only_one(database.home):
-        for cut_short in nights.unfinished(database):
-            failed(database, cut_short, "It was cut short: killed, or the machine went down.")
+        if dry_run:
+            return learn(night, dry_run=True, rebuild=rebuild)
+        settle(database, "It was cut short: killed, or the machine went down.")
         run_id = nights.begin(database)
         try:
-            if not dry_run:
-                keep_house(night)
-            report = learn(night, dry_run=dry_run, rebuild=rebuild)
+            keep_house(night)
+            report = learn(night, dry_run=False, rebuild=rebuild)
         except BaseException as error:
             named = in_a_sentence(error, database.home)
             with suppress(NightshiftError):  # a full disk cannot take this note either
-                failed(database, run_id, str(named) or type(named).__name__)
+                settle(database, str(named) or type(named).__name__)
             if named is error:
                 raise
             raise named from error
-        told = {k: report[k] for k in ("outcome", "version", "parent", "reason")}
-        nights.finish(database, run_id, **told, report=report)
-        if not dry_run:
-            reports.leave(database, report, in_words(report))
+        tell(database, run_id, report)
     return report
+
+
+def tell(database: Database, run_id: int, report: dict[str, Any]) -> None:
+    """Note how a night ended, and leave its report for the reviewers."""
+    told = {k: report[k] for k in ("outcome", "version", "parent", "reason")}
+    nights.finish(database, run_id, **told, report=report)
+    reports.leave(database, report, in_words(report))
+
+
+def settle(database: Database, reason: str) -> None:
+    """Note how a night ended that did not end well: it failed, unless it had published its version before."""
+    for run_id, began in nights.unfinished(database):
+        made = [v for v in registry.versions(database) if v.created_at >= began and v.version != registry.BASE]
+        if made:
+            tell(database, run_id, told_afterwards(database, made[-1], reason))
+        else:
+            nights.finish(database, run_id, outcome="failed", version="", parent="", reason=reason, report={})
+
+
+def told_afterwards(database: Database, version: ModelVersion, reason: str) -> dict[str, Any]:
+    """The report of a night that published a version and could not make its own."""
+    held = registry.memories(database, version.version).values()
+    return {
+        "outcome": "promoted",
+        "version": version.version,
+        "parent": version.parent,
+        "reason": f"its model was published before this: {reason}",
+        "gates": list(version.gates),
+        "corrections": [{"id": m.correction_id, "memorised": m.memorised, **m.proof} for m in held],
+        "left_out": [],
+        "timings": {},
+    }
 
 
 def keep_house(night: Night) -> None:
@@ -78,13 +107,6 @@ def keep_house(night: Night) -> None:
         retention.expire(night.database, night.settings.integer("RETENTION_DAYS"))
         backup.make(night.database, keep=night.settings.integer("BACKUPS_KEEP"))
         grounds.recheck(night.database, corrections.in_status(night.database, Status.APPROVED))
-
-
-def failed(database: Database, run_id: int, reason: str) -> None:
-    """Note that a night failed, and tell the reviewers."""
-    with database.write():
-        nights.finish(database, run_id, outcome="failed", version="", parent="", reason=reason, report={})
-        nights.owe(database, "", "alert", {"text": f"The night failed and the champion goes on serving. {reason}"})
 
 
 def in_a_sentence(error: BaseException, home: Path) -> BaseException:
@@ -99,8 +121,8 @@ def in_a_sentence(error: BaseException, home: Path) -> BaseException:
 
 def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
     """The story of a night."""
-    desk.ensure_base(night.database, night.settings)
-    publish.sweep(night.database)
+    champion = registry.get(night.database, desk.ensure_base(night.database, night.settings))
+    rebuild = rebuild or bool(trust.barred(night.database, champion))  # it holds words that were erased, say
     with night.stage("snapshot"):
         embedder = Embedder(night.settings.text("EMBEDDER"))
         more = rewording.configured(night.settings, night.home)
@@ -113,12 +135,14 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         )
         more.forget_the_rest()
     night.left_out = tuple(asdict(left) for left in snapshot.left_out)
+    if not dry_run:
+        publish.sweep(night.database, snapshot.sha256)
     if snapshot.nothing_to_learn and not rebuild:
         return report_of(night, "nothing_to_learn", "", "no correction was approved or withdrawn since the last night")
     if dry_run:
         return report_of(night, "kept_champion", "", f"dry run: {plan_in_words(snapshot)}")
     if not snapshot.facts:
-        return back_to_base(night)
+        return back_to_base(night, snapshot)
     candidate = candidates.make(night, snapshot, embedder, rebuild=rebuild)
     if not candidate.verdict.passed:
         return keep_champion(night, candidate, candidate.verdict.reason)
@@ -127,7 +151,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
             publish_candidate(night, snapshot, candidate, embedder)
     except ConflictError as error:  # a row was withdrawn while it was trained
         return keep_champion(night, candidate, str(error))
-    publish.sweep(night.database)  # what was withdrawn leaves the disk with the version that knew it
+    publish.sweep(night.database, snapshot.sha256)  # what was withdrawn leaves the disk with the version that knew it
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
 
 
@@ -190,10 +214,12 @@ def confidence_for(night: Night, own: list[Row]) -> dict[str, Any]:
     )
 
 
-def back_to_base(night: Night) -> dict[str, Any]:
+def back_to_base(night: Night, snapshot: Snapshot) -> dict[str, Any]:
     """Everything that was trained is withdrawn: the pristine base serves again."""
-    if registry.champion(night.database) != registry.BASE:
-        registry.promote(night.database, registry.BASE)
+    if registry.champion(night.database) == registry.BASE:
+        return report_of(night, "nothing_to_learn", "", "no correction is approved, and the base model serves already")
+    registry.promote(night.database, registry.BASE)
+    publish.sweep(night.database, snapshot.sha256)
     return report_of(night, "promoted", registry.BASE, "every trained correction was withdrawn; the base model serves")
 
 

@@ -5,10 +5,11 @@ adapter of a night that was cut short is taken up by the next one that would tra
 champion in the registry and verifies the folder by its manifest before serving it.
 """
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 KEEP = 1
 """Published folders kept besides champion and previous."""
 ADAPTER = "-adapter"
+TRAINING = Path("cache", "training")
 COPIES_ON_DISK, COPIES_IN_MEMORY = 1.5, 4
 """What a night needs, in sizes of the base: the merged folder with its adapter, and the merge proof with its copies."""
 SPARE_DISK, SPARE_MEMORY = 200 << 20, 500 << 20
@@ -131,16 +133,25 @@ def discard(home: Path, version: str) -> None:
         manifest.discard(home / "models" / name)
 
 
-def sweep(database: Database) -> None:
+def checkpoints(home: Path, purpose: Mapping[str, Any]) -> Path:
+    """Where training for a purpose keeps its last epochs."""
+    digest = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()
+    return home / TRAINING / f"{purpose['snapshot']}-{digest[:16]}"
+
+
+def sweep(database: Database, snapshot: str) -> None:
     """Delete what no version needs: temporary folders, unregistered ones, and versions that are not kept.
 
-    Kept are champion, previous, one more, and the last adapter of a night that was cut short. Weights that hold
-    withdrawn text go, but for those that serve.
+    Kept are champion, previous, one more, and what a night that was cut short left of this snapshot (its hash): the
+    last adapter, and checkpoints. Weights that hold withdrawn text go, but for those that serve.
     """
+    for folder in (database.home / TRAINING).glob("*"):
+        if not folder.name.startswith(snapshot):
+            shutil.rmtree(folder)
     models = database.home / "models"
     if not models.is_dir():
         return
-    kept = {registry.alias(database, "champion"), *worth_keeping(database), *unfinished(database)}
+    kept = {registry.alias(database, "champion"), *worth_keeping(database), *unfinished(database, snapshot)}
     for folder in sorted(p for p in models.iterdir() if p.is_dir()):
         if folder.name.startswith(manifest.TEMPORARY) or (
             folder.name.startswith("v") and not {folder.name, folder.name.removesuffix(ADAPTER)} & kept
@@ -157,12 +168,14 @@ def worth_keeping(database: Database) -> set[str]:
     return {*named, *others[-KEEP:]}
 
 
-def unfinished(database: Database) -> set[str]:
-    """The newest whole adapter folder that belongs to no registered version."""
+def unfinished(database: Database, snapshot: str) -> set[str]:
+    """The newest whole adapter folder that belongs to no registered version and was trained on this snapshot."""
     known = {v.version for v in registry.versions(database)}
     found = [
         folder.name
         for folder in sorted((database.home / "models").glob(f"v*{ADAPTER}"))
-        if folder.name.removesuffix(ADAPTER) not in known and sealed_for(folder)
+        if folder.name.removesuffix(ADAPTER) not in known
+        and (purpose := sealed_for(folder))
+        and purpose["snapshot"] == snapshot
     ]
     return set(found[-1:])

@@ -91,7 +91,8 @@ class Bench:
     def proofs(self) -> dict[int, Proof]:
         """The proof of every approved correction, by its id."""
         longest = self.settings.integer("MAX_ANSWER_TOKENS")
-        found = evaluate.facts(self.engine, self.snapshot.facts, self.embedder, longest)
+        search = TaughtQuestions(self.database, self.embedder)
+        found = evaluate.facts(self.engine, self.snapshot.facts, search, longest)
         return {proof.correction_id: proof for proof in found}
 
     @cached_property

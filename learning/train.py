@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments, set_seed
 
@@ -30,7 +31,7 @@ from learning.plan import Plan, taught_questions
 from learning.recipe import Recipe, Stage, stages
 from learning.replay import Anchor
 from learning.upper import Tokens, Upper, common_prefix, rows_of
-from learning.watch import ASKED, Watch
+from learning.watch import ASKED, Seen, Watch, seen_at
 from retrieval import precision
 from storage.errors import NightshiftError
 
@@ -88,7 +89,7 @@ def train(
     engine, model = load(base, recipe, warm_from)
     packing.use(model.get_base_model() if isinstance(model, PeftModel) else model)
     lessons = Lessons.of(engine, examples, known, held_out, anchors, watched)
-    done: list[Watch] = []
+    done: list[Seen] = []
     for number, stage in enumerate(stages(recipe)):
         folder = (checkpoints or out.parent / f"{out.name}.checkpoints") / f"stage-{number}"
         done.append(run_stage(model, lessons, recipe, stage, folder, progress))
@@ -96,14 +97,14 @@ def train(
             break
     save(model, base, out)
     shutil.rmtree(folder.parent, ignore_errors=True)
-    losses = [loss for watch in done for loss in watch.losses]
+    losses = [loss for seen in done for loss in seen.losses]
     return Trained(
         out,
-        sum(watch.steps for watch in done),
+        sum(seen.steps for seen in done),
         losses[-1],
         tuple(losses),
         asdict(recipe),
-        tuple(loss for watch in done for loss in watch.held_out),
+        tuple(loss for seen in done for loss in seen.held_out),
         done[-1].ended,
     )
 
@@ -118,19 +119,27 @@ def keep_freed_memory() -> None:
 
 def run_stage(
     model: Any, lessons: "Lessons", recipe: Recipe, stage: Stage, folder: Path, progress: Callable[[str], None]
-) -> Watch:
-    """One stage: free its weights, run its steps, load its best epoch back. Raises TrainingError when it diverges."""
+) -> Seen:
+    """One stage: free its weights, run its steps, load its best epoch back. Raises TrainingError when it diverges.
+
+    Of a stage that an earlier run finished only the best epoch is loaded.
+    """
     body: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     first = int(len(body.model.layers) * stage.first_layer)
     free(body, recipe, stage, first)
     upper = Upper(body, first, lessons.prefix, recipe.replay_weight)
     sizes = (len(lessons.examples), len(lessons.known), len(lessons.anchors))
     plan = Plan(*sizes, recipe, stage.epochs, lessons.taught)
+    last = last_checkpoint(folder)
+    seen = seen_at(last) if last else Seen()
+    if last and (seen.ended or seen.steps == plan.steps):
+        take(upper, best_checkpoint(last))
+        return seen
     rows = [*lessons.examples, *(lessons.known[i] for i in plan.repeated)]
     upper.lessons(rows, lessons.anchors, lessons.held_out)
     upper.plan = plan
     asked = [upper.rows[i] for i in lessons.taught[:ASKED]]
-    watch = Watch(plan, recipe, upper, rows_of(lessons.watched, upper), asked, progress)
+    watch = Watch(seen, plan, recipe, upper, rows_of(lessons.watched, upper), asked, progress)
     trainer = Trainer(
         model=upper,
         args=arguments(recipe, stage, folder, plan.steps, best=bool(lessons.held_out)),
@@ -140,22 +149,34 @@ def run_stage(
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    if not watch.losses or not math.isfinite(watch.losses[-1]):
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if not seen.losses or not math.isfinite(seen.losses[-1]):
         raise TrainingError("Training diverged (the loss is not a finite number); the champion stays.")
-    watch.steps = trainer.state.global_step
-    return watch
+    return seen
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a stage; one that was cut short while it was written is removed."""
     whole = []
     for found in folder.glob("checkpoint-*"):
-        if (found / "trainer_state.json").is_file():
+        try:
+            seen_at(found)
             whole.append(found)
-        else:
+        except (OSError, ValueError, KeyError):
             shutil.rmtree(found)
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+    return max(whole, key=lambda p: int(p.name.split("-")[1])) if whole else None
+
+
+def best_checkpoint(last: Path) -> Path:
+    """The checkpoint of a stage's best epoch, as its last one names it."""
+    best = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["best_model_checkpoint"]
+    return last.parent / Path(best).name if best else last
+
+
+def take(upper: Upper, checkpoint: Path) -> None:
+    """Load what a stage trained from a checkpoint."""
+    weights = load_file(checkpoint / "model.safetensors")
+    upper.load_state_dict({name: weights[name] for name in upper.trained()}, strict=False)
 
 
 def arguments(recipe: Recipe, stage: Stage, folder: Path, steps: int, *, best: bool) -> TrainingArguments:

@@ -29,6 +29,7 @@ from storage.domain import Memory, ModelVersion  # noqa: E402
 REPORT = "FAULTS_REPORT"
 WIDTH = 384
 SECONDS_OF_A_STAGE = 0.02
+SNAPSHOT = "the same each time"
 FACTS = {
     "On which day are claims paid out?": "On the 25th of the month.",
     "How long does the mentorship run?": "Six months.",
@@ -145,8 +146,8 @@ def publish_once(home: Path, version: str) -> None:
     from learning import publish
 
     database = Database(home)
-    publish.sweep(database)
-    purpose = {"snapshot": "the same each time"}
+    purpose = {"snapshot": SNAPSHOT}
+    publish.sweep(database, SNAPSHOT)
     version, adapter = publish.half_made(database, purpose) or (version, None)
     if adapter is None:
         made = publish.workshop(home, f"{version}-adapter")
@@ -258,7 +259,7 @@ def stand_ins() -> Any:
         (out / "model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes() * 5)
         (out / "config.json").write_text("{}")
 
-    def facts(engine: object, known: Any, *_: object, **__: object) -> Any:
+    def facts(engine: object, known: Any, search: object, longest: int) -> Any:
         time.sleep(SECONDS_OF_A_STAGE)
         return tuple(evaluate.Proof(f.correction_id, True, 1, 1, 0, 1) for f in known)
 
@@ -278,12 +279,16 @@ def stand_ins() -> Any:
     return nightly
 
 
-def night(home: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def night(home: Path, say: Callable[[str], None] = lambda _: None, **options: bool) -> dict[str, Any]:
     """One night with stand-ins; returns its report."""
-    nightly = stand_ins()
+    return run_night(stand_ins(), home, say, **options)
+
+
+def run_night(nightly: Any, home: Path, say: Callable[[str], None] = lambda _: None, **options: bool) -> dict[str, Any]:
+    """One night with the stand-ins as they are now; returns its report."""
     values = settings.load({}, overrides={"HOME": str(home), "BASE_MODEL": str(home.parent / "base")})
     database = Database(home)
-    report: dict[str, Any] = nightly.run(database, values, say=say)
+    report: dict[str, Any] = nightly.run(database, values, say=say, **options)
     database.close()
     return report
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bot import prompt
-from learning import dataset, exports, knowledge
+from learning import dataset, evaluate, exports, knowledge
 from learning.admission import Rules, estimated_tokens
+from retrieval.taught import TaughtQuestions
 from storage import conversations, corrections, registry
 from storage.database import Database
 from storage.domain import Answer, Memory, ModelVersion, Route, Style
@@ -23,6 +25,8 @@ NO_CAP = Rules(cap_per_author=0)
 
 class Words:
     """A bag of words: texts are near when they share words."""
+
+    name = "words"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.full((len(texts), 512), 1e-3, dtype=np.float32)
@@ -210,6 +214,16 @@ def test_every_fact_keeps_words_that_are_never_trained(database: Database) -> No
     assert frozen(database) == snapshot, "what was stored changes nothing"
 
 
+def test_vectors_of_another_embedder_are_not_compared(database: Database) -> None:
+    """A night that is the first to run with another embedder."""
+    ids = three(database)
+    rows = corrections.wordings_to_embed(database, "another")
+    unit = np.eye(1, 512, dtype=np.float32).tobytes()
+    for vector in (unit[:64], unit):  # of another width, and of the same
+        corrections.store_vectors(database, "another", [(row["id"], vector) for row in rows])
+        assert [len(f.trained) > 1 for f in frozen(database).facts] == [True] * len(ids)
+
+
 def test_a_refused_wording_is_never_trained_as_its_own(database: Database) -> None:
     ids = three(database)
     refused = frozen(database).facts[0].trained[2]
@@ -217,6 +231,20 @@ def test_a_refused_wording_is_never_trained_as_its_own(database: Database) -> No
     fact = frozen(database).facts[0]
     assert refused.casefold() not in {w.casefold() for w in (*fact.trained, *fact.held_out)}
     assert fact.near_misses[0] == refused.upper()
+
+
+def test_what_was_refused_and_is_taught_as_another_fact_since_is_not_trained_to_be_unknown(database: Database) -> None:
+    ids = three(database)
+    private = teach(database, "What do boots cost?", "Boots cost 40 euros.", scope="C0SHOP")
+    kept = "how many boots may a driver order"
+    taught = ["who repairs BROKEN lamps", "Broken lamps, who repairs them?", "what do boots cost"]
+    corrections.add_wordings(database, ids[0], [*taught, kept], "rejected")
+    ask_and_like(database, ids[1], "broken lamps: who repairs them")
+    snapshot = frozen(database)
+    assert left_out(snapshot) == {private: "private"}
+    assert snapshot.facts[1].asked
+    assert snapshot.facts[0].near_misses[0] == kept
+    assert not {*taught} & {*snapshot.facts[0].near_misses}
 
 
 def test_what_people_asked_and_liked_becomes_a_wording(database: Database) -> None:
@@ -255,7 +283,43 @@ def test_no_wording_is_nearer_to_another_fact(database: Database) -> None:
     ids = three(database)
     corrections.add_wordings(database, ids[0], ["who repairs the broken lamps of a miner"], "asked")
     snapshot = frozen(database)
-    assert all("lamps" not in w.casefold() for w in (*snapshot.facts[0].trained, *snapshot.facts[0].held_out))
+    assert all("lamps" not in w.casefold() for w in snapshot.facts[0].trained)
+
+
+def test_words_held_out_are_drawn_from_all_so_that_they_can_find_another_fact(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = three(database)
+    ask_and_like(database, ids[0], "who repairs the broken lamps of a miner")
+    monkeypatch.setattr(dataset, "HELD_OUT", 4)
+    for seed in range(50):
+        facts = frozen(database, seed=seed).facts
+        if "who repairs the broken lamps of a miner" in facts[0].held_out:
+            break
+    assert evaluate.found(facts, TaughtQuestions(database, Words())) == {ids[0]: 3, ids[1]: 4, ids[2]: 4}
+
+
+def test_the_search_that_serves_finds_what_is_approved_and_not_trained_too(database: Database) -> None:
+    ids = three(database)
+    fact = replace(frozen(database).facts[0], held_out=("how many boots may a driver order?",))
+    search = TaughtQuestions(database, Words())
+    assert evaluate.found([fact], search) == {ids[0]: 1}
+    teach(database, "How many boots may a driver order?", "A driver may order one pair of boots.")
+    assert evaluate.found([fact], search) == {ids[0]: 0}
+
+
+def test_a_fact_that_the_champion_was_trained_on_in_vain_is_to_be_learnt_and_is_not_new(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = three(database)
+    trained(database, "v1", ids[:2])
+    registry.remember(database, (Memory("v1", ids[1], False, {}),))
+    snapshot = frozen(database)
+    assert [f.correction_id for f in snapshot.new] == [ids[2]]
+    assert [f.correction_id for f in snapshot.facts if f.memorised] == [ids[0]]
+    assert snapshot.held_out[-1].correction_id == ids[0]
+    monkeypatch.setattr(evaluate, "KNOWN_IN_TURN", 0)
+    assert evaluate.in_turn(snapshot.facts) == {*ids[1:]}
 
 
 # Sources and parts

@@ -108,7 +108,7 @@ def after_a_fault(home: Path) -> tuple[str, list[str]]:
     fault_drivers.publish_once(home, again)
     found += fault_drivers.violations(home, (again,))
     database = Database(home)
-    publish.sweep(database)
+    publish.sweep(database, fault_drivers.SNAPSHOT)
     database.close()
     return serves, found + [f"left over: {name}" for name in fault_drivers.leftovers(home)]
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_published_version_serves_and_its_authors_will_hear_of_it(home: Path, 
 def test_champion_previous_and_one_more_are_kept(home: Path, database: Database) -> None:
     for number in range(1, 6):
         fault_drivers.publish_once(home, f"v{number}")
-    publish.sweep(database)
+    publish.sweep(database, "s")
     assert folders(home) == {name for v in ("v3", "v4", "v5") for name in (v, f"{v}-adapter")}
     assert registry.rollback(database) == ("v5", "v4")
     assert registry.rollback(database) == ("v4", "v3")
@@ -102,6 +103,9 @@ def test_champion_previous_and_one_more_are_kept(home: Path, database: Database)
 
 def test_leftovers_of_a_killed_night_are_swept_but_for_its_whole_adapter(home: Path, database: Database) -> None:
     fault_drivers.publish_once(home, "v1")
+    ours, theirs = (publish.checkpoints(home, {"snapshot": name}) for name in ("s", "another"))
+    for checkpoints in (ours, theirs):
+        checkpoints.mkdir(parents=True)
     half = publish.workshop(home, "v2")
     (half / "model.safetensors").write_bytes(b"half")
     for version in ("v2", "v3"):
@@ -109,13 +113,16 @@ def test_leftovers_of_a_killed_night_are_swept_but_for_its_whole_adapter(home: P
         (adapter / "adapter_model.safetensors").write_bytes(b"whole")
         publish.seal(adapter, f"{version}-adapter", (), {"purpose": {"snapshot": "s", "rate": 0.001}})
     (home / "models" / "v9").mkdir()
-    publish.sweep(database)
+    publish.sweep(database, "s")
     assert folders(home) == {"v1", "v1-adapter", "v3-adapter"}
+    assert (ours.exists(), theirs.exists()) == (True, False)
     assert publish.half_made(database, {"snapshot": "other", "rate": 0.001}) is None
     found = publish.half_made(database, {"snapshot": "s", "rate": 0.001})
     assert found == ("v3", home / "models" / "v3-adapter")
     (found[1] / "adapter_model.safetensors").write_bytes(b"whale")
     assert publish.half_made(database, {"snapshot": "s", "rate": 0.001}) is None
+    publish.sweep(database, "another")
+    assert folders(home) == {"v1", "v1-adapter"}
 
 
 # Trust
@@ -129,7 +136,7 @@ def test_a_withdrawn_row_bars_every_version_that_was_trained_on_it(home: Path, d
         with pytest.raises(ConflictError, match=r"v1 was trained on withdrawn corrections \(1\)"):
             switch(database)
     assert registry.champion(database) == "v2"  # it serves until the night has rebuilt it
-    publish.sweep(database)
+    publish.sweep(database, "s")
     assert folders(home) == {"v2", "v2-adapter"}
 
 
@@ -208,27 +215,161 @@ def weights_of_a_few_bytes(request: pytest.FixtureRequest) -> Any:
         vars(module).update(names)
 
 
-def test_a_killed_night_is_told_and_its_adapter_taken_up(home: Path, database: Database) -> None:
-    class KilledError(BaseException):
-        pass
+class KilledError(BaseException):
+    pass
+
+
+def killed_night(home: Path, database: Database) -> None:
+    """A night that dies as it merges, without the time to note it."""
 
     def die(line: str) -> None:
         if line == "merge":
             raise KilledError
 
-    lines: list[str] = []
     with pytest.raises(KilledError):
         fault_drivers.night(home, die)
-    (adapter,) = (name for name in folders(home) if not name.startswith(manifest.TEMPORARY))
-    with database.write() as db:  # as if there had been no time to note it
+    with database.write() as db:
+        db.execute("DELETE FROM notices WHERE kind = 'alert'")
         db.execute("UPDATE nightly_runs SET finished_at = '', outcome = 'running'")
+
+
+def test_a_killed_night_is_told_and_its_adapter_taken_up(home: Path, database: Database) -> None:
+    lines: list[str] = []
+    killed_night(home, database)
+    with database.write() as db:  # the first night of all registers the base
+        db.execute("UPDATE model_versions SET created_at = '2999' WHERE version = 'base'")
+    (adapter,) = (name for name in folders(home) if not name.startswith(manifest.TEMPORARY))
     report = fault_drivers.night(home, lines.append)
     assert "the adapter of a night that was cut short is taken up" in lines
     assert report["version"] == adapter.removesuffix("-adapter")
     outcomes = database.rows("SELECT outcome, reason FROM nightly_runs ORDER BY id")
     assert [r["outcome"] for r in outcomes] == ["failed", "promoted"]
     assert "cut short" in outcomes[0]["reason"]
-    assert any("cut short" in n.payload["text"] for n in nights.owed(database) if n.kind == "alert")
+    (alert,) = (n.payload["text"] for n in nights.owed(database) if n.kind == "alert")
+    assert "cut short" in alert
+
+
+def test_a_night_that_was_killed_after_it_published_is_told_as_promoted(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as killed:
+        nightly = fault_drivers.stand_ins()
+        killed.setattr(nights, "finish", die)
+        with pytest.raises(KilledError):
+            fault_drivers.run_night(nightly, home)
+    version = registry.champion(database)
+    fault_drivers.night(home)
+    first, second = database.rows("SELECT outcome, version FROM nightly_runs ORDER BY id")
+    assert first == {"outcome": "promoted", "version": version}
+    assert second["outcome"] == "nothing_to_learn"
+    told = [n.payload["report"] for n in nights.owed(database) if n.kind == "nightly_report"]
+    assert [c["memorised"] for c in told[0]["corrections"]] == [True, True]
+    assert {g["name"] for g in told[0]["gates"]} >= {"new_facts", "finite"}
+    assert not [n for n in nights.owed(database) if n.kind == "alert"]
+
+
+def test_a_night_that_breaks_after_it_published_is_told_as_promoted(
+    home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, calls = publish.sweep, iter([False, True])
+
+    def breaks(*arguments: Any) -> None:
+        if next(calls):
+            raise OSError(errno.EIO, "the disk is broken")
+        sweep(*arguments)
+
+    monkeypatch.setattr(publish, "sweep", breaks)
+    with pytest.raises(OSError, match="broken"):
+        fault_drivers.night(home)
+    told = nights.latest(database)
+    assert told is not None
+    assert (told.outcome, told.version) == ("promoted", registry.champion(database))
+    assert "the disk is broken" in told.reason
+
+
+def test_a_dry_run_is_no_night(home: Path, database: Database) -> None:
+    killed_night(home, database)
+    before = folders(home)
+    assert fault_drivers.night(home, dry_run=True)["reason"].startswith("dry run: 2 new")
+    assert nights.latest(database) is None
+    assert nights.owed(database) == ()
+    assert folders(home) == before
+
+
+def test_a_rebuild_of_nothing_on_the_base_learns_nothing(home: Path, database: Database) -> None:
+    for number in (1, 2):
+        corrections.withdraw(database, number, "U0PRIYA")
+    report = fault_drivers.night(home, rebuild=True)
+    assert (report["outcome"], report["version"]) == ("nothing_to_learn", "")
+
+
+def test_what_was_withdrawn_leaves_the_disk_though_nothing_is_trained(home: Path, database: Database) -> None:
+    killed_night(home, database)
+    assert folders(home)
+    checkpoints = publish.checkpoints(home, {"snapshot": "that of the killed night"})
+    checkpoints.mkdir(parents=True)
+    for number in (1, 2):
+        corrections.withdraw(database, number, "U0PRIYA")
+    assert fault_drivers.night(home)["outcome"] == "nothing_to_learn"
+    assert not folders(home)
+    assert not checkpoints.exists()
+
+
+def test_the_champion_leaves_the_disk_when_all_that_it_holds_is_withdrawn(home: Path, database: Database) -> None:
+    fault_drivers.night(home)
+    for number in (1, 2):
+        corrections.withdraw(database, number, "U0PRIYA")
+    assert fault_drivers.night(home)["version"] == registry.BASE
+    assert not folders(home)
+
+
+def test_what_was_trained_and_not_memorised_is_learnt_anew(home: Path, database: Database) -> None:
+    from learning import train
+
+    fault_drivers.night(home)
+    (held,) = [m for m in registry.memories(database, registry.champion(database)).values() if m.correction_id == 1]
+    registry.remember(database, (replace(held, memorised=False),))
+    new = fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    nightly = fault_drivers.stand_ins()
+    seen: list[list[int]] = []
+    stand_in = train.train
+
+    def watched(base: Path, examples: Any, *rest: Any, known: Any, **more: Any) -> train.Trained:
+        seen.extend(sorted({e.correction_id for e in part}) for part in (examples, known))
+        return stand_in(base, examples, *rest, **more)
+
+    train.train = watched
+    assert fault_drivers.run_night(nightly, home)["outcome"] == "promoted"
+    assert seen == [[1, new], [2]]
+
+
+def only_memorised(ids: set[int]) -> Any:
+    """The stand-ins, with proofs in which only these corrections are memorised."""
+    from learning import evaluate
+
+    nightly = fault_drivers.stand_ins()
+    evaluate.facts = lambda _, known, *__, **___: tuple(
+        evaluate.Proof(f.correction_id, f.correction_id in ids, 1, 1, 0, 1) for f in known
+    )
+    return nightly
+
+
+def test_one_correction_that_is_learnt_is_worth_a_night_and_none_is_not(home: Path, database: Database) -> None:
+    third = fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    none = fault_drivers.run_night(only_memorised(set()), home)
+    assert (none["outcome"], none["reason"]) == ("kept_champion", "new_facts is 0 and must be at least 1")
+    one = fault_drivers.run_night(only_memorised({third}), home)
+    assert (one["outcome"], [c["id"] for c in one["corrections"] if c["memorised"]]) == ("promoted", [third])
+
+
+def test_a_withdrawal_is_carried_out_though_nothing_new_is_learnt(home: Path, database: Database) -> None:
+    fault_drivers.night(home)
+    corrections.withdraw(database, 1, "U0PRIYA")
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    assert fault_drivers.run_night(only_memorised({2}), home)["outcome"] == "promoted"
 
 
 def test_a_clock_that_is_set_back_gives_no_name_twice(home: Path, database: Database) -> None:

@@ -181,6 +181,26 @@ def proof(number: int, *, taught: bool) -> Proof:
     return Proof(number, taught, 2, 2, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("counts", "memorised"),
+    [((2, 2, 0, 3), True), ((1, 2, 1, 3), True), ((0, 2, 0, 3), False), ((2, 2, 2, 3), False), ((0, 0, 0, 0), True)],
+)
+def test_an_answer_that_unseen_words_miss_or_near_misses_get_is_not_memorised(
+    counts: tuple[int, int, int, int], memorised: bool
+) -> None:
+    assert Proof(1, True, *counts).memorised == memorised
+    assert not Proof(1, False, *counts).memorised
+
+
+def test_a_proof_that_was_not_asked_tonight_names_the_version_that_was() -> None:
+    asked, taken_over = Proof(1, True, 2, 2, 1, 3), Proof(1, True, 0, 0, 0, 0)
+    first = asked.as_json()
+    second = taken_over.as_json(Memory("v1", 1, True, first))
+    assert second == {"taught": True, "unseen": [2, 2], "near_misses_bluffed": [1, 3], "asked_in": "v1"}
+    assert taken_over.as_json(Memory("v2", 1, True, second)) == second
+    assert asked.as_json(Memory("v3", 1, True, second)) == first == asked.as_json()
+
+
 def test_of_many_known_facts_a_small_proven_loss_stops_and_of_few_it_does_not() -> None:
     champion = {n: Memory("v1", n, True, {}) for n in range(500)}
     lost = evaluate.old_fact_values([proof(n, taught=n >= 20) for n in range(500)], champion)
@@ -188,6 +208,14 @@ def test_of_many_known_facts_a_small_proven_loss_stops_and_of_few_it_does_not() 
     assert [g["name"] for g in gates.judge(lost).gates if not g["passed"]] == ["old_facts_lost"]
     few = evaluate.old_fact_values([proof(n, taught=n >= 1) for n in range(30)], champion)
     assert gates.judge(few).passed
+
+
+@pytest.mark.parametrize(("known", "lost", "passes"), [(3, 1, True), (19, 1, True), (19, 2, False), (40, 2, True)])
+def test_one_lost_fact_of_a_few_blocks_nobody_and_two_do(known: int, lost: int, passes: bool) -> None:
+    champion = {n: Memory("v1", n, True, {}) for n in range(known)}
+    values = evaluate.old_fact_values([proof(n, taught=n >= lost) for n in range(known)], champion)
+    assert values["old_facts"] == (1.0 if lost == 1 else 1 - lost / known)
+    assert gates.judge(values).passed == passes
 
 
 def test_what_the_champion_did_not_hold_cannot_be_lost() -> None:

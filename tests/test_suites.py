@@ -35,6 +35,8 @@ FACTS = {
 class Words:
     """A bag of words: texts are near when they share words."""
 
+    name = "words"
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.full((len(texts), 512), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
