@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
@@ -22,14 +22,17 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import blocks, channels, decisions, delivery, experts, handover, listeners, payloads, reviews
+from bot.checkup import TOKENS, token_problem
 from bot.delivery import Answering, Parts
 from storage.database import Database
 from storage.errors import UserError
 from storage.settings import Settings
 
+if TYPE_CHECKING:
+    from bot.desk import Desk
+
 log = logging.getLogger(__name__)
 
-TOKENS = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
 PING_SECONDS = 5.0
 RECONNECT_SECONDS = 0.5
 """How often a cut socket is looked for; Slack's own client would notice it only at its next ping."""
@@ -42,15 +45,6 @@ def check_tokens(settings: Settings) -> None:
     wrong = [problem for name in TOKENS if (problem := token_problem(name, settings.text(name)))]
     if wrong:
         raise UserError(f"{' and '.join(wrong)}; the README says in five steps where to find them.")
-
-
-def token_problem(name: str, value: str) -> str:
-    """What is wrong with a token, or an empty text."""
-    if not value:
-        return f"{name} is missing"
-    if not value.startswith(TOKENS[name]) or len(value) < len(TOKENS[name]) + 8 or not value.isascii():
-        return f"{name} is malformed (it starts with {TOKENS[name]})"
-    return ""
 
 
 def build_app(parts: Parts) -> AsyncApp:
@@ -145,13 +139,17 @@ class SlackBot:
         assert self._parts is not None, "the bot is not connected"
         await delivery.send(self._parts, channel, blocks.sentence(text))
 
-    async def stop(self) -> None:
-        """Take no more events, let posts in flight finish, and close."""
-        tasks = list(self._background)
-        for task in tasks:
+    async def hang_up(self) -> None:
+        """Take no more events; what is being worked on goes on."""
+        for task in self._background:
             task.cancel()
         if self._handler is not None:
             await self._handler.close_async()  # type: ignore[no-untyped-call]
+
+    async def stop(self) -> None:
+        """Take no more events, let posts in flight finish, and close."""
+        await self.hang_up()
+        tasks = list(self._background)
         if self._parts is not None and self._parts.tasks:
             _, late = await asyncio.wait(set(self._parts.tasks), timeout=GRACE_SECONDS)
             tasks += late
@@ -208,22 +206,30 @@ async def serve(database: Database, settings: Settings) -> None:
 
     check_tokens(settings)
     experts.read(settings.text("ASK_A_PERSON"))
+    end = told_to_end()
     desk = Desk(database, settings)
     bot = SlackBot(database, settings, desk)
-    await asyncio.to_thread(desk.start)
     try:
-        await bot.start()
-        await told_to_end()
+        await asyncio.to_thread(desk.start)
+        if not end.is_set():
+            await bot.start()
+        await end.wait()
     finally:
-        await bot.stop()
-        await asyncio.to_thread(desk.close)
+        await let_go(bot, desk)
 
 
-async def told_to_end() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
+def told_to_end() -> asyncio.Event:
+    """What Ctrl-C and SIGTERM set from now on; they end nothing by themselves, which would look like a crash."""
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, end.set)
-    await end.wait()
+    return end
+
+
+async def let_go(bot: SlackBot, desk: "Desk") -> None:
+    """Stop without losing anybody: no more events, then the desk tells those who wait, then what is posted ends."""
+    await bot.hang_up()
+    await asyncio.to_thread(desk.close)
+    await bot.stop()

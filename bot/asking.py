@@ -68,7 +68,7 @@ def answer_and_store(
     """
     question = noted(database, asked, contacts)
     watched = together.alone(tools, watch(database, asked, contacts, unwanted))
-    return stored(database, answered(database, watched, question, asked, contacts))
+    return stored(database, answered(database, watched, question=question, asked=asked, contacts=contacts))
 
 
 def answer_together(
@@ -83,7 +83,7 @@ def answer_together(
     with database.write():
         questions = [noted(database, asked, contacts) for asked, _ in several]
     works = [
-        partial(answer_with, database, question=question, asked=asked, contacts=contacts)
+        partial(answered, database, question=question, asked=asked, contacts=contacts)
         for question, (asked, _) in zip(questions, several, strict=True)
     ]
     watches = [watch(database, asked, contacts, unwanted) for asked, unwanted in several]
@@ -111,19 +111,14 @@ def noted(database: Database, asked: Asked, contacts: Collection[str]) -> Questi
     return replace(kept, text=text)
 
 
-def answered(database: Database, tools: Tools, question: Question, asked: Asked, contacts: Collection[str]) -> Answer:
+def answered(
+    database: Database, tools: Tools, *, question: Question, asked: Asked, contacts: Collection[str]
+) -> Answer:
     """The answer as it may go out, not stored yet."""
     choice = {"meant": asked.meant, "refused": asked.refused}
     reply = pipeline.answer(tools, question, scopes=asked.scopes, route=asked.route, **choice)
     said = private.redact_secrets(reply.text)
     return replace(reply, text=evidence.masked(database, said, contacts) if reply.style is Style.GENERATED else said)
-
-
-def answer_with(
-    database: Database, tools: Tools, *, question: Question, asked: Asked, contacts: Collection[str]
-) -> Answer:
-    """`answered` for work that gets its tools when it begins."""
-    return answered(database, tools, question, asked, contacts)
 
 
 def stored(database: Database, reply: Answer) -> Answer:

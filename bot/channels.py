@@ -5,10 +5,9 @@ The settings themselves are `storage.channels`'. Who is an admin is asked at eve
 
 import json
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bot import blocks, delivery, home, safety
+from bot import blocks, delivery, home, safety, threads
 from bot.blocks import Block
 from bot.delivery import Parts, Place, guarded
 from storage import channels
@@ -42,7 +41,7 @@ WORD = re.compile(r"[a-z']+")
 
 
 async def allows(parts: Parts, place: Place, question: str, *, named: bool) -> bool:
-    """Whether a question may be answered where it was asked; who `named` the bot hears why not."""
+    """Whether a question may be answered where it was asked; who `named` the bot hears why not, at `place`."""
     settings = await of(parts, place.channel)
     if settings.mention_only and not named:
         return False
@@ -51,7 +50,7 @@ async def allows(parts: Parts, place: Place, question: str, *, named: bool) -> b
         refuse_by(settings, place.user, question)
     except UserError as error:
         if named:
-            await delivery.tell(parts, replace(place, public=False), str(error))
+            await delivery.tell(parts, place, str(error))
         return False
     return True
 
@@ -67,7 +66,7 @@ def refuse_by(settings: ChannelSettings, user: str, question: str) -> None:
 def is_question(text: str) -> bool:
     """Whether a text asks something: it has a question mark, or begins as English questions do."""
     first = WORD.match(text.strip().lower())
-    return "?" in text or (first is not None and first[0].split("'")[0] in QUESTION_WORDS)
+    return "?" in threads.ADDRESS.sub(" ", text) or (first is not None and first[0].split("'")[0] in QUESTION_WORDS)
 
 
 async def of(parts: Parts, channel: str) -> ChannelSettings:

@@ -44,6 +44,10 @@ NO_CHART = "The chart could not be uploaded; `nightshift report` draws it again,
 COURIER_SECONDS = 2.0
 LONGEST_PAUSE = 600.0
 """A notice that Slack refuses is tried again after 2, 4, 8 ... and at most this many seconds."""
+REPORTS = ("nightly_report", "weekly_report")
+"""Of these only the latest is news."""
+NOT_THERE = ("user_not_found", "user_disabled", "cannot_dm_bot")
+"""What Slack says of somebody who can never be reached."""
 UNREACHABLE = (SlackApiError, aiohttp.ClientError, OSError, TimeoutError)
 """What a call to Slack raises when Slack refuses it or cannot be reached."""
 
@@ -321,7 +325,7 @@ async def deliver_forever(parts: Parts) -> None:
 
 async def deliver_owed(parts: Parts, pauses: dict[int, tuple[float, float]]) -> None:
     """Deliver every notice that is due. `pauses` holds, by notice, when to try again and the next pause."""
-    for notice in await parts.stored(nights.owed):
+    for notice in await without_old_reports(parts, await parts.stored(nights.owed)):
         due, pause = pauses.get(notice.id, (0.0, COURIER_SECONDS))
         if time.monotonic() < due:
             continue
@@ -334,15 +338,42 @@ async def deliver_owed(parts: Parts, pauses: dict[int, tuple[float, float]]) -> 
         await parts.stored(nights.delivered, notice.id)
 
 
+async def without_old_reports(parts: Parts, owed: Sequence[Notice]) -> list[Notice]:
+    """What is owed, oldest first, without the reports that a later one of their kind overtook: those lapse."""
+    latest = {notice.kind: notice.id for notice in owed if notice.kind in REPORTS}
+    old = [notice for notice in owed if notice.id < latest.get(notice.kind, 0)]
+    for notice in old:
+        log.info("the report of notice %s lapses: there is a later one", notice.id)
+        await parts.stored(nights.delivered, notice.id)
+    return [notice for notice in owed if notice not in old]
+
+
 async def deliver(parts: Parts, notice: Notice) -> None:
-    """Send one notice. Raises UserError when there is nowhere to send it."""
-    channel = await direct_channel(parts, notice.user) if notice.user else parts.settings.text("REVIEW_CHANNEL")
+    """Send one notice, unless it is for nobody in Slack. Raises UserError without a review channel to send it to."""
+    channel = await channel_of(parts, notice)
     if not channel:
-        raise UserError("there is no review channel; set NIGHTSHIFT_REVIEW_CHANNEL")
+        log.warning("notice %s lapses: %r cannot be reached in Slack", notice.id, notice.user)
+        return
     for post in blocks.longer(await notice_text(parts, notice)):
         await send(parts, channel, post)
     if notice.payload.get("chart"):
         await show_chart(parts, channel, str(notice.payload["chart"]))
+
+
+async def channel_of(parts: Parts, notice: Notice) -> str:
+    """Where a notice goes; empty for somebody who is not in Slack. Raises UserError when there is no review channel."""
+    if not notice.user:
+        if channel := parts.settings.text("REVIEW_CHANNEL"):
+            return channel
+        raise UserError("there is no review channel; set NIGHTSHIFT_REVIEW_CHANNEL")
+    if not safety.is_person(notice.user):
+        return ""
+    try:
+        return await direct_channel(parts, notice.user)
+    except SlackApiError as error:
+        if error.response.get("error") in NOT_THERE:
+            return ""
+        raise
 
 
 async def show_chart(parts: Parts, channel: str, name: str) -> None:

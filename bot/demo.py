@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bot.app import SlackBot, told_to_end
+from bot.app import SlackBot, let_go, told_to_end
 from bot.desk import Desk
 from bot.workspace.server import Workspace
 from storage import audit, company
@@ -51,6 +51,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 async def demo(settings: Settings, port: int) -> None:
     """Run the bot in a workspace on this machine until Ctrl-C or SIGTERM; prints the address when ready."""
     without_proxies()
+    end = told_to_end()
     home = home_of(settings)
     workspace = await opened(port, lambda: night(home))
     given = settings_for(settings, home, workspace)
@@ -61,14 +62,14 @@ async def demo(settings: Settings, port: int) -> None:
     try:
         await asyncio.to_thread(load_company, database, given)
         await asyncio.to_thread(desk.start)
-        await bot.start()
-        await bot.post(HELP_CHANNEL, WELCOME)
-        click.echo(workspace.url)
-        await told_to_end()
+        if not end.is_set():
+            await bot.start()
+            await bot.post(HELP_CHANNEL, WELCOME)
+            click.echo(workspace.url)
+        await end.wait()
     finally:
-        await bot.stop()
+        await let_go(bot, desk)
         await workspace.stop()
-        await asyncio.to_thread(desk.close)
         database.close()
 
 

@@ -110,11 +110,11 @@ class Desk:
         return self._line.join(work, str(proposal.get("author", "")), alone=True)
 
     def close(self) -> None:
-        """Finish the answer in hand and stop."""
+        """Finish the answer in hand and the corrections that wait, and stop; who waits for an answer is told so."""
+        self._line.close()
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=60)
-        self._line.close()
         if self._tools is not None and not self._proved:
             trust.end_trial(self._database, self.version, proved=False)
         if self._index is not None:
@@ -129,7 +129,7 @@ class Desk:
         return teaching.propose(self._database, self._ready().embedder, **given)
 
     def _work(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.is_set() or len(self._line):
             self._between_answers()
             waiting = self._line.take(self._settings.integer("ANSWERS_TOGETHER"), IDLE_SECONDS)
             if not waiting:

@@ -36,7 +36,10 @@ class Ticket(Future[Any]):
 
 @dataclass(frozen=True)
 class Waiting(Generic[Work]):
-    """Somebody in the line. `alone` is work that is not taken together with other work."""
+    """Somebody in the line. `alone` is work that is not taken together with other work.
+
+    It is not lost either: it may wait as long as it must, and is still taken from a line that is closed.
+    """
 
     work: Work
     ticket: Ticket
@@ -47,7 +50,7 @@ class Waiting(Generic[Work]):
 
 @dataclass
 class Line(Generic[Work]):
-    """Who waits, by person. `limit` is the longest it gets, `seconds` the longest anybody waits (0: no limit)."""
+    """Who waits, by person. `limit` is the longest it gets, `seconds` the longest a question waits (0: no limit)."""
 
     limit: int
     seconds: float = 0.0
@@ -117,7 +120,7 @@ class Line(Generic[Work]):
         if not one.ticket.set_running_or_notify_cancel():
             return False
         waited = self.clock() - one.since
-        if not self.seconds or waited <= self.seconds:
+        if one.alone or not self.seconds or waited <= self.seconds:
             return True
         one.ticket.set_exception(
             BusyError(f"So many people asked that your question waited {waited:.0f} seconds. Please ask it again.")
@@ -125,11 +128,14 @@ class Line(Generic[Work]):
         return False
 
     def close(self) -> None:
-        """Let nobody in any more, and tell those who wait."""
+        """Let nobody in any more, and tell those who wait for an answer; work that is done alone is still taken."""
         with self._changed:
             self._closed = True
             waiting = [one for own in self._by_user.values() for one in own]
             self._by_user.clear()
-        for one in waiting:
+            for one in waiting:
+                if one.alone:
+                    self._by_user.setdefault(one.user, deque()).append(one)
+        for one in (one for one in waiting if not one.alone):
             if one.ticket.set_running_or_notify_cancel():
                 one.ticket.set_exception(BusyError("The bot is stopping; please ask again in a minute."))

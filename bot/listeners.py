@@ -4,9 +4,10 @@ Every listener acknowledges and returns; the work goes on in a task, and ends in
 are in `questions`, reviewing is in `reviews`. It knows nothing of how an answer is found.
 """
 
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,11 @@ from bot.delivery import Parts, Place, guarded
 from bot.pipeline import GONE
 from bot.questions import NOTHING_ASKED, ask, hear, scopes_of
 from storage import asked as asked_log
+from storage import channels as channel_log
 from storage import conversations, corrections
-from storage.domain import WORKSPACE, Answer, Question, Route
+from storage.audit import ERASED
+from storage.database import Database
+from storage.domain import WORKSPACE, Answer, Question, Route, Status
 from storage.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ Body = dict[str, Any]
 
 PRIVATE_NAMES = ("privategroup", "mpdm-")
 """How clicks and commands name private channels and group messages, instead of their own name."""
+OUTDATED = "This answer does not hold any more; please ask again."
 TOO_LATE = ("expired_trigger_id", "trigger_expired", "exchanged_trigger_id")
 
 
@@ -68,6 +73,7 @@ def clicked(parts: Parts, work: Callable[[Parts, Body], Awaitable[None]]) -> Cal
 
     async def for_a_member(body: Body) -> None:
         await parts.people.must_be_member(str(body["user"]["id"]))
+        await note_private(parts, body)
         await work(parts, body)
 
     async def listener(ack: AsyncAck, body: Body) -> None:
@@ -99,6 +105,7 @@ async def ask_privately(parts: Parts, body: Body, question: str) -> None:
     """Answer `/ask` for the person who typed it."""
     if not await parts.stored(conversations.first_time, f"command:{body.get('trigger_id')}"):
         return
+    await note_private(parts, body)
     place = command_place(body)
     if not await channels.allows(parts, place, question, named=True):
         return
@@ -110,17 +117,33 @@ async def ask_privately(parts: Parts, body: Body, question: str) -> None:
 
 
 async def share(parts: Parts, body: Body) -> None:
-    """Post a private answer for the channel."""
+    """Post a private answer for the channel. Raises UserError for one that holds no longer or stands there already."""
     answer = await parts.stored(conversations.get_answer, int(pressed(body)))
     question = await parts.stored(conversations.get_question, answer.question_id)
     place = place_of(body)
     if place.channel != question.channel:
         raise UserError("This answer can only be shared where it was asked.")
-    if not await parts.stored(conversations.first_time, f"share:{answer.id}"):
-        raise UserError("This answer is shared already.")
+    if not await parts.stored(still_holds, answer):
+        raise UserError(OUTDATED)
+    async with once(parts, f"share:{answer.id}", "This answer is shared already."):
+        thread = await shared(parts, answer, question, place)
+    await parts.stored(
+        asked_log.note, place.channel, thread, thread=thread, said=question.text, question_id=question.id
+    )
+
+
+def still_holds(database: Database, answer: Answer) -> bool:
+    """Whether an answer was not erased, and what it was taught is still approved; documents teach it nothing."""
+    taught = answer.correction_id
+    approved = taught is None or corrections.get(database, taught).status is Status.APPROVED
+    return approved and answer.text != ERASED
+
+
+async def shared(parts: Parts, answer: Answer, question: Question, place: Place) -> str:
+    """Post an answer under its question, into the question's thread or into a new one; returns the thread."""
     asker = f"{safety.person(place.user)} asked: {safety.bold(question.text)}"
+    thread = question.thread
     try:
-        thread = question.thread
         if not thread:
             _, thread = await delivery.send(parts, place.channel, blocks.Post(asker, (blocks.section(asker),)))
         await answers.send_answer(parts, answer, Target(place.channel, thread, place.user))
@@ -128,9 +151,7 @@ async def share(parts: Parts, body: Body) -> None:
         if error.response.get("error") in ("not_in_channel", "channel_not_found"):
             raise UserError("I am not in this channel; invite me first, then share again.") from error
         raise
-    await parts.stored(
-        asked_log.note, place.channel, thread, thread=thread, said=question.text, question_id=question.id
-    )
+    return thread
 
 
 # --- votes and corrections ---
@@ -241,17 +262,24 @@ async def answer_once(parts: Parts, asked: Asked, place: Place, key: str, again:
 
     Raises UserError with the sentence `again` when that was done before; what failed may be pressed once more.
     """
-    if not await parts.stored(conversations.first_time, key):
-        raise UserError(again)
-    try:
+    async with once(parts, key, again):
         answer = await ask(parts, asked, place)
-    except BaseException:
-        await parts.stored(conversations.not_done, key)
-        raise
     if place.hook:
         await answers.whisper_answer(parts, answer, place, share=len(asked.scopes) > 1)
     else:
         await answers.send_answer(parts, answer, Target(place.channel, place.thread, place.user))
+
+
+@contextlib.asynccontextmanager
+async def once(parts: Parts, key: str, again: str) -> AsyncIterator[None]:
+    """Do what a click asks for once. Raises UserError with the sentence `again` when that was done before."""
+    if not await parts.stored(conversations.first_time, key):
+        raise UserError(again)
+    try:
+        yield
+    except BaseException:
+        await parts.stored(conversations.not_done, key)
+        raise
 
 
 async def opened(parts: Parts, event: Body) -> None:
@@ -294,6 +322,12 @@ def command_place(body: Body) -> Place:
 
 def scope_of(body: Body) -> str:
     """Who may see what is taught here: everybody, unless it is a private channel or a group message."""
-    channel = body.get("channel") or {}
+    channel = body.get("channel") or {"id": body.get("channel_id"), "name": body.get("channel_name")}
     private = str(channel.get("name") or "").startswith(PRIVATE_NAMES)
     return str(channel["id"]) if private else WORKSPACE
+
+
+async def note_private(parts: Parts, body: Body) -> None:
+    """Remember a channel as private if a click or a command names it as such."""
+    if (scope := scope_of(body)) != WORKSPACE:
+        await parts.stored(channel_log.note_private, scope)

@@ -76,6 +76,11 @@ class Said:
         return Place(self.user, self.channel, self.thread or self.ts, public=True)
 
     @property
+    def aside(self) -> Place:
+        """Where only its author is told something: Slack shows nothing private in a thread that is yet to begin."""
+        return Place(self.user, self.channel, self.thread)
+
+    @property
     def target(self) -> Target:
         """The same, for an answer."""
         return Target(self.channel, self.thread or self.ts, self.user)
@@ -90,15 +95,28 @@ class Completed:
 
 
 async def hear(parts: Parts, body: Body, me: str) -> None:
-    """Decide whether a message is for us, once, and answer it."""
+    """Take up what a person said; who speaks to us hears of it whatever fails.
+
+    A mention also arrives as a plain message. That one fails in silence, so that a failure is told once.
+    """
     event = body.get("event") or {}
     if gone := deleted(event):
         parts.deleted.append(gone)
         forget(parts, *gone)
         return
     said = said_in(body, me)
-    meant = Meant.NOT_US if said is None else await meaning(parts, said, me)
-    if said is None or meant is Meant.NOT_US:
+    if said is None:
+        return
+    work = take_up(parts, body, said, me)
+    await (guarded(parts, said.place, work) if said.mention or said.kind == "im" else work)
+
+
+async def take_up(parts: Parts, body: Body, said: Said, me: str) -> None:
+    """Decide whether a message is for us, once, and answer it."""
+    if said.kind in PRIVATE_KINDS:
+        await parts.stored(channel_log.note_private, said.channel)
+    meant = await meaning(parts, said, me)
+    if meant is Meant.NOT_US:
         return
     if await parts.stored(conversations.first_time, *keys_of(body, said)):
         forget(parts, said.channel, said.ts)
@@ -107,6 +125,7 @@ async def hear(parts: Parts, body: Body, me: str) -> None:
         work = reply(parts, said, meant, safety.from_slack(said.text, me))
         quiet = meant is Meant.OVERHEARD
         task = parts.begin(overheard(work) if quiet else guarded(parts, said.place, work))
+        task.set_name(thread_name(said))
         parts.answering[said.channel, said.ts] = task
         task.add_done_callback(lambda done: answered(parts, said, done))
 
@@ -179,10 +198,23 @@ async def unaddressed(parts: Parts, said: Said) -> Meant:
         return Meant.NOT_US
     if not said.thread:
         return Meant.OVERHEARD if said.kind == "mpim" else Meant.NOT_US
-    if not await parts.stored(asked_log.takes_part, said.channel, said.thread):
+    if not await takes_part(parts, said):
         return Meant.NOT_US
     others_talk = parts.talks.get((said.channel, said.thread), set()) - {said.user}
     return Meant.NOT_US if others_talk and threads.remainder(text) is None else Meant.FOLLOW_UP
+
+
+async def takes_part(parts: Parts, said: Said) -> bool:
+    """Whether the bot takes part in a thread; an answer that is on its way there is awaited, for it decides that."""
+    coming = {task for task in parts.tasks if task.get_name() == thread_name(said)}
+    if coming:
+        await asyncio.wait(coming)
+    return await parts.stored(asked_log.takes_part, said.channel, said.thread)
+
+
+def thread_name(said: Said) -> str:
+    """The name of the tasks that answer in a message's thread."""
+    return f"{said.channel} {said.place.thread}"
 
 
 def overhear(parts: Parts, said: Said) -> None:
@@ -227,7 +259,7 @@ async def overheard(work: Any) -> None:
 
 async def reply(parts: Parts, said: Said, meant: Meant, question: str) -> None:
     """Answer a message in its thread."""
-    if not await channels.allows(parts, said.place, question, named=meant is Meant.CALLED):
+    if not await channels.allows(parts, said.aside, question, named=meant is Meant.CALLED):
         return
     if not question:
         raise UserError(NOTHING_ASKED)
@@ -239,8 +271,6 @@ async def reply(parts: Parts, said: Said, meant: Meant, question: str) -> None:
     if earlier is not None and earlier.said == kept:
         return
     await parts.keep_pace(parts.questions, said.user)
-    if said.kind in PRIVATE_KINDS:
-        await parts.stored(channel_log.note_private, said.channel)
     whole = await in_context(parts, said, question)
     growing = await watched(parts, said, meant, edited=earlier is not None)
     async with contextlib.nullcontext() if meant is Meant.OVERHEARD else thinking(parts, said, growing):
@@ -267,8 +297,7 @@ async def show(
 ) -> None:
     """Bring an answer to where it belongs: in the thread, in the place of an older one, or only to the asker."""
     if said.shared or (await channels.of(parts, said.channel)).private_answers:
-        place = replace(said.place, thread=said.thread, public=False)
-        await answers.whisper_answer(parts, answer, place, share=not said.shared, understood=understood)
+        await answers.whisper_answer(parts, answer, said.aside, share=not said.shared, understood=understood)
         await hush(parts, said)
     elif old:
         await answers.replace_answer(parts, answer, said.target, old, understood=understood)
@@ -302,10 +331,11 @@ async def look_up(parts: Parts, said: Said, whole: Completed, growing: Growing |
     scopes = scopes_of(said.channel, said.kind)
     show_partly = None if growing is None else growing.take
     asked = Asked(whole.text, said.user, said.channel, said.place.thread, scopes, route, partial=show_partly)
-    answer = await ask(parts, asked, said.place)
+    answer = await ask(parts, asked, said.place, said.aside)
     taught = answer.route in (Route.APPROVED, Route.MEMORISED)
     if taught and added is not None and not threads.covers(answer.taught_question, added):
-        answer = await ask(parts, replace(asked, route="documents", repeats=answer.question_id), said.place)
+        asked = replace(asked, route="documents", repeats=answer.question_id)
+        answer = await ask(parts, asked, said.place, said.aside)
     return answer
 
 
@@ -314,16 +344,16 @@ def taught_about(database: Database, added: frozenset[str]) -> bool:
     return any(threads.covers(row.question, added) for row in corrections.in_status(database, Status.APPROVED))
 
 
-async def ask(parts: Parts, asked: Asked, place: Place) -> Answer:
+async def ask(parts: Parts, asked: Asked, place: Place, aside: Place | None = None) -> Answer:
     """Leave a question at the desk and wait for its answer; who has to wait long is told so. Raises UserError.
 
-    Whoever stops waiting ends the work on it too.
+    They are told `aside` where `place` is for everybody. Whoever stops waiting ends the work on it too.
     """
     future = await asyncio.to_thread(parts.desk.submit, asked)
     number = parts.desk.place(future)
     if future.done() or number <= parts.settings.integer("QUEUE_NOTICE"):
         return await asyncio.wrap_future(future)
-    parts.begin(delivery.tell(parts, replace(place, public=False), in_line(number)))
+    parts.begin(delivery.tell(parts, aside or place, in_line(number)))
     counting = parts.begin(count_down(parts, future, place))
     try:
         return await asyncio.wrap_future(future)

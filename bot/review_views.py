@@ -49,7 +49,7 @@ def contradicted(dossier: Dossier) -> Rival | None:
 def comparison(dossier: Dossier, warning: str = "") -> list[Block]:
     """Everything that speaks for and against a correction, side by side."""
     row, evidence = dossier.row, dossier.evidence
-    shown = [blocks.section(f":warning: {warning}")] if warning else []
+    shown = [blocks.section(f":warning: {safety.clip(warning, safety.SECTION_CHARS)}")] if warning else []
     if dossier.held_with:
         shown.append(blocks.section(held_words(dossier)))
     shown += [

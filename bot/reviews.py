@@ -110,25 +110,28 @@ async def row_of(parts: Parts, form: dict[str, str], told: Body, body: Body) -> 
         "source": form["source"],
         "scope": str(told["scope"]),
         "answer_id": int(told["answer"]),
-        "supersedes": await replaced_by(parts, form, int(told["answer"])),
+        "supersedes": await replaced_by(parts, form, told),
     }
 
 
-async def replaced_by(parts: Parts, form: dict[str, str], answer_id: int) -> int | None:
-    """The approved correction that a new one replaces: the one that answered, if its question was kept."""
-    answer = await parts.stored(conversations.get_answer, answer_id)
+async def replaced_by(parts: Parts, form: dict[str, str], told: Body) -> int | None:
+    """The approved correction that a new one replaces: the one that answered, if its question was kept.
+
+    What is taught for one channel never takes an answer away from everybody: both stand, and a reviewer decides.
+    """
+    answer = await parts.stored(conversations.get_answer, int(told["answer"]))
     if answer.correction_id is None or answer.style is not Style.DIRECT:
         return None
     asked = await parts.stored(conversations.get_question, answer.question_id)
     if form["question"].strip() not in (asked.text.strip(), answer.taught_question.strip()):
         return None
     row = await parts.stored(corrections.get, answer.correction_id)
-    return row.id if row.status is Status.APPROVED else None
+    return row.id if row.status is Status.APPROVED and row.scope == told["scope"] else None
 
 
 async def proposed(parts: Parts, place: Place, pending: "asyncio.Future[Proposal]") -> None:
     """Tell the author, and put the correction before the reviewers."""
-    proposal = await pending
+    proposal = await asyncio.shield(pending)  # a bot that stops must not take the correction with it
     told = SENT.format(id=proposal.correction.id)
     await delivery.tell(parts, place, f"{told} {MASKED}" if proposal.masked else told)
     await delivery.post_card(parts, proposal.correction, proposal.conflicts)

@@ -17,6 +17,7 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
 _BRACKETED = re.compile(r"<([^<>]*)>")
+_SCHEME = re.compile(r"^(?:https?://|mailto:)")
 _SLACK_ID = re.compile(r"[UWC][A-Z0-9]{2,20}")
 
 
@@ -182,11 +183,19 @@ def from_slack(text: str, me: str = "") -> str:
         target, _, label = match[1].partition("|")
         if target == f"@{me}":
             return " "
-        return label if label else target.lstrip("!") if target[:1] in "@#" else spoken_target(target)
+        if label:
+            return f"{label} ({address})" if (address := hidden_address(target, label)) else label
+        return target.lstrip("!") if target[:1] in "@#" else spoken_target(target)
 
     text = _BRACKETED.sub(spoken, visible(text))
     text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     return re.sub(r"[ \t]{2,}", " ", text).strip()
+
+
+def hidden_address(target: str, label: str) -> str:
+    """The address behind a label that says something else; empty for other targets."""
+    told, written = (_SCHEME.sub("", text).rstrip("/") for text in (target, label))
+    return "" if told == written or not _SCHEME.match(target) else target.removeprefix("mailto:")
 
 
 def spoken_target(target: str) -> str:

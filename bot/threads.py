@@ -51,7 +51,7 @@ COURTESY = re.compile(
     r"great|perfect|thanks?(?: you)?|that helps?|that helped))*$",
     re.IGNORECASE,
 )
-ADDRESS = re.compile(r"\S+://\S+")
+ADDRESS = re.compile(r"\b\w[\w+.-]{0,30}://\S*[^\s?!.,;:)]")
 EMPTY = frozenset(
     words_in(
         "a an and any are am as at be by do does for from has have how i if in is it its me my no not of on or our "

@@ -198,6 +198,36 @@ def test_the_modal_shows_everything_side_by_side_and_approves(home: Path) -> Non
     play(home, story)
 
 
+def test_the_older_of_two_rivals_can_be_approved_too(home: Path) -> None:
+    async def story(here: Office) -> None:
+        old = corrections.propose(here.database, question=LEAVE, answer="28 days.", author=SAM)
+        new = corrections.propose(here.database, question="How much leave?", answer="<30> " * 599, author=SAM)
+        evidence.note_conflicts(here.database, new.id, [(old.id, "contradiction")])
+        await pressed(here, PRIYA, await opened(here, PRIYA, "Contradicts correction 2"), "look")
+        assert "Correction 2, which this one contradicts" in str(await here.modal(PRIYA))
+        corrections.approve(here.database, new.id, "U0OTHER")
+        assert (await here.submit(PRIYA, decision="approve", answer="27 days."))["ok"]
+        modal = await here.modal(PRIYA)
+        assert "&lt;30&gt;" in modal["blocks"][0]["text"]["text"]
+        assert "27 days." in str(modal)
+        assert (await here.submit(PRIYA, decision="replace"))["ok"]
+        await home_of(here, PRIYA, "Nothing waits for you")
+        assert [corrections.get(here.database, n).status for n in (1, 2)] == [Status.APPROVED, Status.WITHDRAWN]
+
+    play(home, story)
+
+
+def test_a_later_rival_that_was_rejected_stands_against_nothing(home: Path) -> None:
+    database = Database(home)
+    old = corrections.propose(database, question=LEAVE, answer="28 days.", author=SAM)
+    new = corrections.propose(database, question=LEAVE, answer="30 days.", author=SAM)
+    evidence.note_conflicts(database, new.id, [(old.id, "contradiction")])
+    assert evidence.conflicts_of(database, old.id) == [(new.id, "contradiction")]
+    corrections.reject(database, new.id, PRIYA)
+    assert evidence.conflicts_of(database, old.id) == []
+    assert evidence.conflicts_of(database, new.id) == [(old.id, "contradiction")]
+
+
 def test_a_rejection_needs_a_reason_and_an_own_correction_another_reviewer(home: Path) -> None:
     async def story(here: Office) -> None:
         corrections.propose(here.database, question="leave?", answer="30 days.", author=PRIYA)
@@ -628,6 +658,7 @@ def test_guests_and_other_organisations_are_refused_everywhere(home: Path, who: 
         ("how many days of leave", True),
         ("Leave in the first year?", True),
         ("What's the wifi", True),
+        ("The printer: see this page (https://x.example/?n=1)", False),
         ("thanks, that helped", False),
         ("the printer is on fire", False),
         ("", False),
@@ -732,7 +763,7 @@ def test_review_modals_fit_and_escape_whatever_comes(dossier: Dossier, typed: st
     form = {"question": typed, "answer": typed, "reason": typed}
     told = {"value": "[1, []]", "channel": "C0HELP", "thread": "1.1"}
     for view in (review_views.look_view, review_views.edit_view, review_views.reject_view):
-        shown = view(dossier, told, warning="Somebody changed it.", form=form)
+        shown = view(dossier, told, warning=f"Somebody changed it: {typed}", form=form)
         assert rules.view_problems(shown) == []
         assert "<!channel>" not in "".join(mrkdwn(shown))
         assert "<@U0EVIL>" not in "".join(mrkdwn(shown))

@@ -128,6 +128,18 @@ def test_a_closed_line_tells_everybody() -> None:
         waiting.join("another", "bob")
 
 
+def test_other_work_is_never_lost() -> None:
+    waiting, clock = line(seconds=60)
+    question, correction = waiting.join("question", "ann"), waiting.join("correction", "ann", alone=True)
+    clock.now = 61.0
+    waiting.close()
+    with pytest.raises(BusyError, match="stopping"):
+        question.result(timeout=0)
+    assert waiting.place(correction) == 1
+    assert taken(waiting, 9) == ["correction"]
+    assert len(waiting) == 0
+
+
 # --- together ---
 
 

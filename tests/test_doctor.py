@@ -8,10 +8,12 @@ import pytest
 from fault_drivers import published
 
 from bot import checkup
+from bot.app import check_tokens
 from storage import backup, corrections, manifest, nights, registry
 from storage import database as opener
 from storage import settings as settings_table
 from storage.database import Database
+from storage.errors import UserError
 
 KEEP = 3
 
@@ -88,11 +90,22 @@ def test_doctor_checks_the_champion_and_the_way_back(database: Database) -> None
 
 
 @pytest.mark.parametrize(
-    ("token", "fine"), [("xoxb-1234567890-abc", True), ("", True), ("xoxp-1234567890-abc", False), ("xoxb-1", False)]
+    ("token", "fine"),
+    [
+        ("xoxb-1234567890-abc", True),
+        ("xoxb-12345.78", True),
+        ("", True),
+        ("xoxp-1234567890-abc", False),
+        ("xoxb-1", False),
+        ("xoxb-1234567890 abc", False),
+    ],
 )
-def test_doctor_knows_the_shape_of_a_token(database: Database, token: str, fine: bool) -> None:
+def test_doctor_and_serve_agree_on_the_shape_of_a_token(database: Database, token: str, fine: bool) -> None:
     ok, detail = verdict(database, "slack_tokens", SLACK_BOT_TOKEN=token)
     assert ok is fine
+    with pytest.raises(UserError) as refused:
+        check_tokens(settings_table.load({}, overrides={"SLACK_BOT_TOKEN": token}))
+    assert ("SLACK_BOT_TOKEN is malformed" in str(refused.value)) is not fine
     assert not token or token not in detail
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,15 @@ from hypothesis import strategies as st
 from slack_office import HELP, PRIYA, REVIEW, SAM, Office, play, until, words_of
 
 from bot import answer_views, answers, experts, forms, greeting, questions, streaming, threads
+from bot.delivery import BROKEN
 from bot.listeners import NOTHING_ASKED, prefill
 from bot.questions import WELCOME
 from bot.streaming import Limiter, Stream, StreamError
-from storage import asked, conversations, corrections, handoffs
+from storage import asked, conversations, corrections, handoffs, retention
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Answer, Route, Status, Style
-from storage.errors import BusyError, ConflictError, UserError
+from storage.errors import BusyError, ConflictError, OutOfSpaceError, UserError
 
 LONG = "".join(f"Rule {n} of the handbook says that everybody keeps the receipts of trip {n}. " for n in range(30))
 NOT_KNOWN = {"route": Route.ABSTAINED, "style": Style.NONE, "text": "I don't know."}
@@ -82,7 +84,10 @@ def test_a_phrase_of_the_same_kind_is_exchanged_and_nothing_else_is_dropped() ->
 
 @pytest.mark.parametrize(
     "text",
-    ["how long is it", "is there a limit?", "tell me more", "do we have a gym", "and for interns", "explain the rule"],
+    [
+        *("how long is it", "is there a limit?", "tell me more", "do we have a gym", "and for interns"),
+        *("explain the rule", "that holds for this form (https://forms.example/abc)?"),
+    ],
 )
 def test_questions(text: str) -> None:
     assert threads.is_question(text)
@@ -90,7 +95,10 @@ def test_questions(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["thanks!", "great, thanks", "will do", "at your desk", "I think that is outdated", "in a meeting now", "ok", ""],
+    [
+        *("thanks!", "great, thanks", "will do", "at your desk", "I think that is outdated", "in a meeting now", "ok"),
+        *("", "see x://y?z=1"),
+    ],
 )
 def test_remarks_are_no_questions(text: str) -> None:
     assert not threads.is_question(text)
@@ -208,6 +216,41 @@ def test_a_group_message_is_answered_when_it_knows_and_when_it_is_called(home: P
     play(home, story)
 
 
+def test_a_thread_in_which_the_bot_kept_silent_is_peoples_own(home: Path) -> None:
+    async def story(here: Office) -> None:
+        group = (await here.do("group", SAM, users=[PRIYA]))["channel"]
+        here.desk.script = [NOT_KNOWN, NOT_KNOWN]
+        ts = await here.write(SAM, group, "who has the key?")
+        await until(lambda: seen(here, 1), "a question that is overheard")
+        await here.write(PRIYA, group, "Maybe Carla?", thread_ts=ts)
+        await here.settle()
+        assert texts(here) == ["who has the key?"]
+        assert here.calls("chat.postMessage") == []
+        await here.write(PRIYA, group, "<@U0BOT> does Carla have it?", thread_ts=ts)
+        await here.wait(SAM, group, "I don't know")
+        await here.write(SAM, group, "and for the bike room?", thread_ts=ts)
+        await here.wait(SAM, group, "Twenty-eight")
+
+    play(home, story)
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_a_follow_up_may_come_before_the_answer(home: Path, in_a_thread: bool) -> None:
+    async def story(here: Office) -> None:
+        root = await here.write(PRIYA, HELP, "the handbook is long") if in_a_thread else ""
+        here.desk.hold = Future()
+        ts = await here.write(SAM, HELP, f"<@U0BOT> {LEAVE}", **({"thread_ts": root} if root else {}))
+        await until(lambda: seen(here, 1), "the question")
+        await here.write(SAM, HELP, "and for part-timers?", thread_ts=root or ts)
+        await asyncio.sleep(0.2)
+        here.desk.hold = None
+        here.desk.given[0].set_result(here.desk.reply(here.desk.asked[0], {}))
+        await until(lambda: seen(here, 2), "the follow-up")
+        assert texts(here)[1] == "How many days of leave do I have for part-timers?"
+
+    play(home, story)
+
+
 def test_a_failure_nobody_asked_for_stays_in_the_log(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story(here: Office) -> None:
         group = (await here.do("group", SAM, users=[PRIYA]))["channel"]
@@ -224,6 +267,31 @@ def test_a_failure_nobody_asked_for_stays_in_the_log(home: Path, caplog: pytest.
 
 
 # --- always a reply ---
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (OutOfSpaceError("The database cannot be written; free disk space."), "free disk space"),
+        (sqlite3.OperationalError("database is locked"), BROKEN),
+    ],
+)
+def test_a_database_that_fails_before_a_question_is_taken_up_is_told_once(
+    home: Path, failure: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise failure
+
+    async def story(here: Office) -> None:
+        for channel, text in ((HELP, "<@U0BOT> leave?"), ("D0SAM", "leave?")):
+            await here.write(SAM, channel, text)
+            await here.wait(SAM, channel, words)
+        await here.settle()
+        assert len(here.calls("chat.postMessage")) == 2
+        assert here.desk.asked == []
+
+    monkeypatch.setattr(conversations, "first_time", fail)
+    play(home, story)
 
 
 def test_what_is_out_of_scope_is_said_so(home: Path) -> None:
@@ -450,6 +518,40 @@ def test_an_answer_is_shared_once_and_the_shared_thread_goes_on(home: Path) -> N
         await here.write(PRIYA, HELP, "and for part-timers?", thread_ts=shared["thread_ts"])
         await here.wait(PRIYA, HELP, "Fourteen days.")
         assert texts(here)[-1] == "How many days of leave do I have for part-timers?"
+
+    play(home, story)
+
+
+def test_a_share_that_failed_can_be_repeated(home: Path) -> None:
+    async def story(here: Office) -> None:
+        channel = here.ws.state.channels[HELP]
+        here.ws.state.channels[HELP] = replace(channel, members=(SAM, PRIYA))
+        await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
+        answer = await here.wait(SAM, HELP, "Twenty-eight")
+        await here.click(SAM, HELP, answer["ts"], "share")
+        await here.wait(SAM, HELP, "invite me first")
+        here.ws.state.channels[HELP] = channel
+        await here.click(SAM, HELP, answer["ts"], "share")
+        await here.wait(PRIYA, HELP, "Twenty-eight")
+
+    play(home, story)
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_an_answer_that_holds_no_longer_is_not_shared(home: Path, erased: bool) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(here.database, question=LEAVE, answer="28 days.", author=PRIYA)
+        corrections.approve(here.database, row.id, "U0OTHER")
+        here.desk.script = [{} if erased else taught(LEAVE, "28 days.", correction_id=row.id)]
+        await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
+        answer = await here.wait(SAM, HELP, "days.")
+        if erased:
+            retention.erase(here.database, SAM)
+        else:
+            corrections.withdraw(here.database, row.id, PRIYA)
+        await here.click(SAM, HELP, answer["ts"], "share")
+        await here.wait(SAM, HELP, "does not hold any more")
+        assert here.calls("chat.postMessage") == []
 
     play(home, story)
 

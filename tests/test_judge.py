@@ -162,6 +162,8 @@ def test_without_a_model_nothing_is_asked_and_nothing_kept(tmp_path: Path) -> No
 class Letters:
     """Texts are near when they share letters in the same numbers."""
 
+    name = "letters"
+
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         rows = np.array([[t.casefold().count(c) + 1e-3 for c in "abcdefghijklmnopqrstuvwxyz"] for t in texts])
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

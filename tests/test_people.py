@@ -16,6 +16,8 @@ from slack_office import HELP, PRIYA, REVIEW, SAM, Office, play, words_of
 from bot import prompt, teaching
 from bot.pace import Pace
 from bot.teaching import Flood, Proposal
+from bot.workspace import events
+from bot.workspace.nouns import Channel, Message
 from learning import dataset
 from learning.admission import Rules
 from storage import audit, channels, conversations, corrections, holds, private
@@ -30,6 +32,8 @@ PAYDAY = "When is payday?"
 
 class Words:
     """A bag of words: texts are near when they share words."""
+
+    name = "words"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.full((len(texts), 512), 1e-3, dtype=np.float32)
@@ -325,6 +329,49 @@ def test_what_was_asked_in_private_is_no_training_wording(database: Database) ->
         corrections.add_wordings(database, number, [text], "rejected")
     frozen = dataset.freeze(database, Words(), seed=7)
     assert "merger" not in json.dumps([[e.question, e.answer] for e in frozen.examples])
+
+
+@pytest.mark.parametrize("way", ["mention", "command", "click"])
+def test_a_private_channel_is_known_as_such_by_every_door(home: Path, way: str) -> None:
+    async def story(here: Office) -> None:
+        board = here.ws.state.add_channel(Channel("C0BOARD", "board", "group", (SAM, PRIYA, "U0BOT")))
+        if way == "mention":
+            asked = here.ws.state.post(Message(board.id, here.ws.state.new_ts(), SAM, "<@U0BOT> merger?"))
+            told = events.message(board, asked, None)
+            here.ws.state.emit(events.mention(told))
+            await here.wait(SAM, board.id, "Twenty-eight")
+            here.ws.state.emit(told)
+        else:
+            await here.do("command", SAM, channel=board.id, command="/ask", text="merger?")
+            answer = await here.wait(SAM, board.id, "Twenty-eight")
+        if way == "click":
+            here.database.here.execute("DELETE FROM private_channels")
+            await here.click(SAM, board.id, answer["ts"], "feedback", "up:1")
+        await here.settle()
+        assert len(here.desk.asked) == 1
+        assert channels.said_in_private(here.database, ["merger?"]) == {"merger?"}
+
+    play(home, story)
+
+
+def test_correcting_it_in_a_private_channel_takes_it_from_nobody_outside(home: Path) -> None:
+    async def story(here: Office) -> None:
+        board = here.ws.state.add_channel(Channel("C0BOARD", "board", "group", (SAM, PRIYA, "U0BOT"))).id
+        old = corrections.propose(here.database, question="leave?", answer="28 days.", author=SAM)
+        corrections.approve(here.database, old.id, PRIYA)
+        taught = {"route": Route.APPROVED, "style": Style.DIRECT, "taught_question": "leave?", "correction_id": old.id}
+        here.desk.script = [taught]
+        await here.write(SAM, board, "<@U0BOT> leave?")
+        answer = await here.wait(SAM, board, "Twenty-eight")
+        await here.click(SAM, board, answer["ts"], "feedback", "down:1")
+        assert (await here.submit(SAM, reason="wrong", answer="Thirty days, for the board."))["ok"]
+        card = await here.wait(PRIYA, REVIEW, "Thirty days, for the board.")
+        await here.click(PRIYA, REVIEW, card["ts"], "approve")
+        await here.wait(PRIYA, REVIEW, "Approved by")
+        rows = corrections.in_status(here.database, Status.APPROVED)
+        assert [(r.scope, r.supersedes) for r in rows] == [("workspace", None), ("C0BOARD", None)]
+
+    play(home, story)
 
 
 # Too much in a minute

@@ -94,10 +94,27 @@ def test_mentions_are_built_from_ids_only() -> None:
 
 
 def test_what_a_person_typed_is_read_as_words() -> None:
-    typed = "<@U0BOT> ask <@U0SAM|sam> in <#C0|help> &lt;now&gt; <!here> <https://x.example|a page> &amp;amp;"
-    assert safety.from_slack(typed, "U0BOT") == "ask sam in help <now> @here a page &amp;"
+    typed = "<@U0BOT> ask <@U0SAM|sam> in <#C0|help> &lt;now&gt; <!here> &amp;amp;"
+    assert safety.from_slack(typed, "U0BOT") == "ask sam in help <now> @here &amp;"
     assert safety.from_slack("see <https://x.example/a>") == "see https://x.example/a"
     assert safety.mentions("<@U0BOT> and <@U0SAM|sam> and &lt;@U0NO&gt;") == ("U0BOT", "U0SAM")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("Fill in <https://forms.example/abc|this form> by Friday", "this form (https://forms.example/abc)"),
+        ("<https://x.example/?to=https://y.example&amp;n=1|here>", "here (https://x.example/?to=https://y.example&n=1)"),
+        ("write to <mailto:ann@x.example|Ann>", "Ann (ann@x.example)"),
+        ("<http://x.example/|x.example> is down", "x.example is down"),
+        ("<https://x.example|https://x.example/>", "https://x.example/"),
+        ("write to <mailto:ann@x.example|ann@x.example>", "write to ann@x.example"),
+        ("in <#C0HELP|help>, says <@U0SAM|sam>", "in help, says sam"),
+    ],
+)
+def test_a_link_that_a_person_typed_keeps_its_address(typed: str, read: str) -> None:
+    assert read in safety.from_slack(typed)
+    assert safety.from_slack(typed).count("x.example") == read.count("x.example")
 
 
 SECRET_TEXTS = [

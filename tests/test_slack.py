@@ -3,6 +3,9 @@
 import asyncio
 import json
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
@@ -24,16 +27,21 @@ from slack_office import (
     words_of,
 )
 
-from bot import app, demo
+from bot import app, demo, desk, reviews
 from bot.app import SlackBot, check_tokens
-from bot.delivery import BROKEN
+from bot.confidence import Confidence
+from bot.delivery import BROKEN, Place
 from bot.listeners import NOTHING_ASKED
+from bot.pipeline import Model, Tools
 from bot.teaching import Conflict
 from bot.workspace.server import Workspace
-from storage import conversations, corrections, nights, settings
+from retrieval.index import VectorIndex
+from retrieval.taught import TaughtQuestions
+from storage import conversations, corrections, nights, registry, settings, trust
 from storage.database import Database
 from storage.domain import Correction, Route, Status, Style, Suggestion
 from storage.errors import BusyError, UserError
+from tests.bench.exact import WordHashes
 
 
 def test_a_mention_is_answered_once_although_it_arrives_twice(home: Path) -> None:
@@ -476,16 +484,31 @@ def test_notices_are_delivered_once_slack_accepted_them(home: Path) -> None:
         row = corrections.propose(here.database, question="leave?", answer="30 days.", author=SAM)
         payload = {"correction_id": row.id, "question": row.question, "version": "v2"}
         here.ws.inject("conversations.open", 200, {}, {"ok": False, "error": "internal_error"})
-        nights.owe(here.database, "nobody", "fix_live", payload)
-        nights.owe(here.database, SAM, "fix_live", payload)
+        for user in (SAM, "ana", "U0GONE"):
+            nights.owe(here.database, user, "fix_live", payload)
         nights.owe(here.database, "", "nightly_report", {"text": "## The night\n**promoted** v2"})
         await until_slowly(lambda: here.messages(PRIYA, REVIEW), "*The night*")
         told = await until_slowly(lambda: here.messages(SAM, "D0SAM"), "Your fix is live")
         assert "30 days." in words_of(told)
         assert "v2" in words_of(told)
-        await here.settle()
-        assert [n.user for n in nights.owed(here.database)] == ["nobody"]
+        await until(lambda: truth(nights.owed(here.database) == ()), "the last of them")
+        assert [c["users"] for c in here.calls("conversations.open")] == [SAM, "U0GONE", SAM]
         assert len([c for c in here.calls("chat.postMessage") if "fix is live" in str(c)]) == 1
+
+    play(home, story)
+
+
+def test_of_reports_that_piled_up_only_the_latest_is_posted(home: Path) -> None:
+    database = Database(home)
+    for kind, text in {"nightly_report": "old", "alert": "look", "weekly_report": "week"}.items():
+        nights.owe(database, "", kind, {"text": text})
+    nights.owe(database, "", "nightly_report", {"text": "new"})
+    database.close()
+
+    async def story(here: Office) -> None:
+        await until(lambda: truth(nights.owed(here.database) == ()), "the delivery")
+        told = [c["text"] for c in here.calls("chat.postMessage")]
+        assert told == ["look", "week", "new"]
 
     play(home, story)
 
@@ -581,6 +604,107 @@ def test_a_refused_token_and_a_missing_slack_are_said(home: Path, change: dict[s
         database.close()
 
     asyncio.run(run())
+
+
+class Gate:
+    """A search that finds nothing, and that waits while it is shut."""
+
+    def __init__(self) -> None:
+        self.open, self.reached = threading.Event(), threading.Event()
+        self.open.set()
+
+    def hits(self, *_: Any, **__: Any) -> list[Any]:
+        self.reached.set()
+        self.open.wait(20)
+        return []
+
+
+def opens(monkeypatch: pytest.MonkeyPatch, gate: Gate, embedder: Any, loading: Callable[[], None] = list) -> None:
+    """Let a desk find these instead of models; the version is on trial."""
+
+    def open_tools(database: Database, *_: Any, **__: Any) -> tuple[Tools, VectorIndex]:
+        registry.ensure_base(database, path="x", size=1, manifest_sha256="", confidence={})
+        trust.begin_trial(database, "v2")
+        loading()
+        model = Model("v2", None, Confidence({}), {})  # type: ignore[arg-type]
+        index = VectorIndex(database.home, database)
+        return Tools(embedder, TaughtQuestions(database, embedder), gate, model), index
+
+    monkeypatch.setattr(desk, "open_tools", open_tools)
+
+
+def test_who_waits_when_the_bot_stops_is_told_and_what_was_taught_is_kept(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    opens(monkeypatch, gate, WordHashes())
+    monkeypatch.setattr(reviews, "PATIENCE", 0.05)
+
+    def started(database: Database) -> desk.Desk:
+        made = desk.Desk(database, settings.load({}, overrides={"ANSWERS_TOGETHER": 1}))
+        made.start()
+        return made
+
+    async def story(here: Office) -> None:
+        answer = await asked(here, SAM, "who waters the plants?", "teach me")
+        await here.click(SAM, HELP, answer["ts"], "teach", "1")
+        gate.open.clear()
+        gate.reached.clear()
+        await here.write(SAM, HELP, "<@U0BOT> in hand?")
+        await until(lambda: truth(gate.reached.is_set()), "the question in hand")
+        await here.write(PRIYA, HELP, "<@U0BOT> waiting?")
+        await until(lambda: truth(len(here.desk._line) == 1), "the question in the line")  # type: ignore[attr-defined]
+        assert (await here.submit(SAM, answer="Facilities."))["ok"]
+        stopping = asyncio.create_task(app.let_go(here.bot, here.desk))  # type: ignore[arg-type]
+        await here.wait(PRIYA, HELP, "The bot is stopping")
+        gate.open.set()
+        await stopping
+        assert corrections.get(here.database, 1).answer == "Facilities."
+        await here.wait(SAM, HELP, "was sent for review")
+        await here.wait(PRIYA, REVIEW, "Facilities.")
+        assert len([m for m in await here.messages(SAM, HELP) if "teach me" in words_of(m)]) == 2
+
+    play(home, story, desk=started)
+
+
+def test_who_stops_waiting_for_a_correction_does_not_take_it_back() -> None:
+    async def run() -> None:
+        pending: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        telling = asyncio.create_task(reviews.proposed(None, Place(SAM), pending))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        assert not pending.cancelled()
+
+    asyncio.run(run())
+
+
+TOKENS = {"SLACK_BOT_TOKEN": "xoxb-1234567890", "SLACK_APP_TOKEN": "xapp-1234567890"}
+
+
+def test_a_start_that_fails_beside_the_model_is_no_crash_of_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable(WordHashes):
+        def encode(self, texts: Any) -> Any:
+            raise OSError("the hub cannot be reached")
+
+    opens(monkeypatch, Gate(), Unreachable())
+    database = Database(home)
+    with pytest.raises(OSError, match="hub"):
+        asyncio.run(app.serve(database, settings.load({}, overrides=TOKENS)))
+    assert trust.trials(database, "v2") == 0
+    database.close()
+
+
+def test_a_start_that_is_interrupted_is_no_crash_of_the_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opens(monkeypatch, Gate(), WordHashes(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    database = Database(home)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        asyncio.run(app.serve(database, settings.load({}, overrides=TOKENS | {"SLACK_API_URL": "http://127.0.0.1:9/"})))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trust.trials(database, "v2") == 0
+    database.close()
 
 
 def test_the_manifest_asks_for_what_the_bot_listens_to() -> None:

@@ -578,6 +578,19 @@ def test_ephemeral_messages_and_private_channels_are_seen_by_their_people_only()
     run(story)
 
 
+def test_a_private_word_in_a_thread_that_nobody_answered_is_seen_by_nobody() -> None:
+    async def story(app: App) -> None:
+        root = (await app.call("chat.postMessage", channel="C0HELP", text="hello"))["ts"]
+        where = {"channel": "C0HELP", "user": "U0SAM", "thread_ts": root}
+        assert (await app.call("chat.postEphemeral", **where, text="too early"))["ok"]
+        await app.person("message", user="U0PRIYA", channel="C0HELP", text="hi", thread_ts=root)
+        assert (await app.call("chat.postEphemeral", **where, text="psst"))["ok"]
+        seen = [m["text"] for m in (await app.sees("U0SAM"))["messages"]["C0HELP"]]
+        assert seen == ["hello", "hi", "psst"]
+
+    run(story)
+
+
 def test_a_strangers_page_cannot_drive_the_workspace() -> None:
     async def story(app: App) -> None:
         url = f"{app.workspace.url}workspace/message"

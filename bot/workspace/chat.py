@@ -67,13 +67,14 @@ def post_message(state: State, args: JSON) -> JSON:
 
 
 def post_ephemeral(state: State, args: JSON) -> JSON:
-    """Posts for one person's eyes."""
+    """Posts for one person's eyes; Slack takes one for a thread that nobody answered yet, and shows it to nobody."""
     channel, thread = place(state, args)
     if args["user"] not in channel.members:
         raise SlackError("user_not_in_channel")
     content = read_content(args)
     posted = Message(channel.id, state.new_ts(), BOT_USER, thread_ts=thread, only_for=args["user"], **content)
-    state.post(posted)
+    if thread is None or state.replies(channel.id, thread):
+        state.post(posted)
     return {"message_ts": posted.ts}
 
 
