@@ -15,6 +15,8 @@ from bot.streaming import Stream, StreamError
 
 log = logging.getLogger(__name__)
 
+LAST_APPEND = 5.0
+"""Seconds that an append on its way is waited for: cut off, it may have arrived, and its text would be sent again."""
 WORTH_SHOWING = streaming.HELD_BACK + 80
 """Characters from which a message is begun: the last ones are held back, and a short text is read sooner whole."""
 
@@ -30,6 +32,7 @@ class Growing:
     stream: Stream | None = None
     written: str = ""
     _text: str = ""
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -50,17 +53,20 @@ class Growing:
             if not await stream.begin():
                 return
             self.stream = stream
-            while self._text.startswith(self.written):
+            while self._text.startswith(self.written) and not self._over.is_set():
                 piece = self._text[len(self.written) :]
                 self.written += piece
                 await stream.write(piece)
-                await asyncio.sleep(streaming.TICK)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), streaming.TICK)
         except (*UNREACHABLE, StreamError) as error:
             log.info("an answer is not watched any more: %s", error)
 
     async def ended(self) -> Stream | None:
         """Stop showing; the stream that was begun, if any."""
+        self._over.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=LAST_APPEND)
             self._task.cancel()
             await asyncio.wait({self._task})
         return self.stream

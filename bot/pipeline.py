@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bot import prompt, quoting
 from bot.confidence import Confidence, Features, memory_features, pair_features
-from bot.generation import Engine
+from bot.generation import Engine, Generation
 from retrieval.retriever import Hit
 from retrieval.taught import Encoder, Match, TaughtQuestions
 from storage.domain import WORKSPACE, Answer, Memory, Question, Route, Source, Style, Suggestion
@@ -310,12 +310,19 @@ def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
         work.without_engine(error)
         return None
     work.lap("model_ms")
-    features = search_features(found) | {
+    if generation.text == prompt.UNKNOWN:
+        return None
+    features = generated_features(search_features(found), generation)
+    return documents_answer(tools, work, Style.GENERATED, generation.text, features, found)
+
+
+def generated_features(search: Features, generation: Generation) -> Features:
+    """How sure the search is, and how sure the model was of what it wrote."""
+    return search | {
         "mean_logprob": max(-5.0, generation.mean_logprob),
         "lowest_logprob": max(-10.0, generation.lowest_logprob),
         "stopped": float(generation.stopped),
     }
-    return documents_answer(tools, work, Style.GENERATED, generation.text, features, found)
 
 
 def documents_answer(tools: Tools, work: Work, style: Style, text: str, features: Features, used: list[Hit]) -> Answer:

@@ -30,6 +30,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {
         "best_cosine", "best_bm25", "lead", "agree", "sentence_cosine", "sentence_bare", "sentence_overlap",
         "sentence_score", "sentence_share", "pair_share", "kind_told", "rank",
     ),
+    "generated": ("best_cosine", "best_bm25", "lead", "agree", "mean_logprob", "lowest_logprob", "stopped"),
 }  # fmt: skip
 TRAFFIC: Mapping[str, float] = {"reask": 0.40, "wording": 0.40, "near_miss": 0.10, "unknown": 0.10}
 """Shares of traffic by kind of question (issue C's mix; re-asks are trained or generated wordings)."""
@@ -86,11 +87,18 @@ def shipped_rows() -> list[Row]:
 
 
 def fit(rows: Sequence[Row], *, target_wrong: float, target_wrong_documents: float) -> dict[str, Any]:
-    """The confidence of a model version as stored JSON. Rows: head, kind, correct, features."""
+    """The confidence of a model version as stored JSON. Rows: head, kind, correct, features.
+
+    Without rows of the head `generated` the model is not asked to read: it is quoted.
+    """
     by_head = {name: of_head(rows, name) for name in HEADS}
     same = fit_head(by_head["same"], "same", TRAFFIC, target_wrong, related=RELATED_RIGHT)
-    quoted = fit_head(by_head["quoted"], "quoted", DOCUMENT_TRAFFIC, target_wrong_documents, related=QUOTE_RIGHT)
-    return {"heads": {"same": same, "memorised": "same", "quoted": quoted}, "reading": "quoted"}
+    heads: dict[str, Any] = {"same": same, "memorised": "same"}
+    for name in ("quoted", "generated"):
+        if by_head[name] or name == "quoted":
+            own = by_head[name]
+            heads[name] = fit_head(own, name, DOCUMENT_TRAFFIC, target_wrong_documents, related=QUOTE_RIGHT)
+    return {"heads": heads, "reading": "surest" if "generated" in heads else "quoted"}
 
 
 def fit_head(
@@ -148,7 +156,7 @@ def verifier_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 def held_out(rows: Sequence[Row], head: str) -> Outcomes:
     """What a head would have said of each of its rows without having seen its fact, weighted by the traffic."""
-    traffic = DOCUMENT_TRAFFIC if head == "quoted" else TRAFFIC
+    traffic = TRAFFIC if head == "same" else DOCUMENT_TRAFFIC
     learned = of_head(rows, head)
     own = [r for r in learned if r["kind"] in traffic]
     y, w, fold = labels(own), weights(own, traffic), folds(own)

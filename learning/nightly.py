@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bot import desk
-from learning import admission, calibrate, dataset, labels, publish, rewording, serving_form
+from bot import base_model, desk
+from bot.generator import LocalGenerator
+from learning import admission, calibrate, dataset, labels, own_words, publish, rewording, serving_form
 from learning import candidate as candidates
 from learning import report as reports
 from learning.dataset import Snapshot
@@ -184,6 +185,7 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
             **candidate.about,
         },
     )
+    labelled = labels.collect(night.database, snapshot, embedder, candidate.version)
     version = ModelVersion(
         version=candidate.version,
         parent=registry.champion(night.database),
@@ -194,7 +196,7 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
         snapshot_sha256=snapshot.sha256,
         bytes=sum(p.stat().st_size for p in folder.iterdir()),
         gates=candidate.verdict.gates,
-        confidence=confidence_for(night, labels.collect(night.database, snapshot, embedder, candidate.version)),
+        confidence=confidence_for(night, labelled, folder, form["form"]),
     )
     publish.promote(night.database, version, memories)
 
@@ -205,10 +207,15 @@ def keep_champion(night: Night, candidate: candidates.Candidate, reason: str) ->
     return report_of(night, "kept_champion", candidate.version, reason, candidate)
 
 
-def confidence_for(night: Night, own: list[Row]) -> dict[str, Any]:
-    """The confidence that goes with new weights, fitted on every labelled row there is."""
+def confidence_for(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:
+    """The confidence that goes with new weights, fitted on every labelled row there is, and on how these read."""
+    base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
+    longest = night.settings.integer("MAX_ANSWER_TOKENS")
+    read: list[Row] = []
+    if own_words.reads_well(base, night.home / "cache", longest, lambda: LocalGenerator(base, form=form)):
+        read = own_words.answered(LocalGenerator(folder, form=form), own_words.questions(), longest)
     return calibrate.fit(
-        [*calibrate.shipped_rows(), *own],
+        [*calibrate.shipped_rows(), *own, *read],
         target_wrong=night.settings.number("TARGET_WRONG"),
         target_wrong_documents=night.settings.number("TARGET_WRONG_DOCUMENTS"),
     )

@@ -2,8 +2,8 @@
 
 Teaches the demo company's facts, all of them and a few at a time, and those of other trades, to an empty home without
 any training, asks every wording, near-miss and unknown question through the real searches, labels each row by what was
-right, and writes the two files that ship:
-`learning/calibration_rows.jsonl` and `bot/base_confidence.json`. It knows nothing of model weights.
+right, and writes the three files that ship: `learning/calibration_rows.jsonl`, `bot/base_confidence.json`, and
+`learning/own_words.jsonl`, which every model is asked. It knows nothing of model weights.
 """
 
 import json
@@ -36,26 +36,30 @@ SHELVES = (1, 3, 10, 30)
 """Numbers of facts in homes that are just beginning."""
 OTHERS = 5
 """Questions about facts that are not taught in such a home: so many of the nearest ones, and as many of the rest."""
+UNREADABLE = 24
+"""Questions that no page answers, beside the golden ones, that a model is asked to read for."""
 DIGITS = 5
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     logging.basicConfig(level="INFO", format="%(message)s")
     values = settings.load()
     with tempfile.TemporaryDirectory() as home:
         database = Database(Path(home))
         embedder = Embedder(values.text("EMBEDDER"))
         rows = [*same_rows(database, embedder), *quoted_rows(database, embedder)]
+        reading = list(questions_to_read(database, embedder))
     rows += shelf_rows(embedder)
     with tempfile.TemporaryDirectory() as home:
         rows += trade_rows(Database(Path(home)), embedder)
     room = Path(__file__).parent
     (room / "calibration_rows.jsonl").write_text("".join(json.dumps(r | shortened(r)) + "\n" for r in rows))
+    (room / "own_words.jsonl").write_text("".join(json.dumps(r | shortened(r)) + "\n" for r in reading))
     targets = {name.lower(): values.number(name) for name in ("TARGET_WRONG", "TARGET_WRONG_DOCUMENTS")}
     fitted = calibrate.fit(calibrate.shipped_rows(), **targets)
     (room.parent / "bot" / "base_confidence.json").write_text(json.dumps(fitted) + "\n")
-    for name in calibrate.HEADS:
+    for name in ("same", "quoted"):
         head = fitted["heads"][name]
         log.info("%s: direct from %.3f, related from %.3f", name, head["direct"], head["related"])
 
@@ -169,6 +173,18 @@ def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
         row = quoted_row(retriever, embedder, text, keys, fact)
         if row is not None:
             yield row
+
+
+def questions_to_read(database: Database, embedder: Embedder) -> Iterator[Row]:
+    """The golden questions with the passages that are found for them, then some that no page answers."""
+    retriever = Retriever(database, embedder, VectorIndex(database.home, database))
+    golden = [g for g in company.golden() if g.keys]
+    random.Random(SEED).shuffle(golden)
+    asked = [(g.question, g.keys, g.id) for g in golden] + [(q, (), q) for q in company.near_topic()[:UNREADABLE]]
+    for text, keys, fact in asked:
+        hits = retriever.hits(text, PASSAGES_READ, vector=embedder.encode([text])[0])
+        told = {"asked": text, "fact": fact, "keys": keys, "passages": [h.passage.titled for h in hits]}
+        yield told | {"features": search_features(hits)}
 
 
 def quoted_row(retriever: Retriever, embedder: Embedder, text: str, keys: Any, fact: str) -> Row | None:

@@ -6,6 +6,7 @@ import sqlite3
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slack_office import HELP, PRIYA, REVIEW, SAM, Office, play, until, words_of
 
-from bot import answer_views, answers, experts, forms, greeting, questions, streaming, threads
+from bot import answer_views, answers, experts, forms, greeting, growing, questions, streaming, threads
 from bot.delivery import BROKEN
 from bot.listeners import NOTHING_ASKED, prefill
 from bot.questions import WELCOME
@@ -808,6 +809,29 @@ def test_a_secret_that_comes_in_pieces_is_never_sent() -> None:
     slack = grown([*["word " * 30] * 3, "The pass", "word: hunt", "er2 ", *["and on " * 30] * 3])
     assert "hunter2" not in "".join(slack.sent)
     assert "(password removed)" in "".join(slack.sent)
+
+
+def test_an_append_that_is_on_its_way_when_the_answer_is_there_is_not_sent_again() -> None:
+    class Slow(Growing):
+        async def chat_appendStream(self, *, markdown_text: str, **told: Any) -> None:
+            await super().chat_appendStream(markdown_text=markdown_text, **told)
+            await asyncio.sleep(0.2)  # it has arrived, and Slack has not said so yet
+
+    async def run() -> tuple[str, str]:
+        slack, text = Slow(), "and on and on it goes " * 20
+        parts = SimpleNamespace(client=slack, streams=Limiter(Clock()), team="T1", begin=asyncio.ensure_future)
+        watched = growing.Growing(parts, "C1", "1.0", SAM)  # type: ignore[arg-type]
+        watched.take(text)
+        while not slack.sent:
+            await asyncio.sleep(0.01)
+        stream = await watched.ended()
+        assert stream is not None
+        await stream.write(text[len(watched.written) :])
+        await stream.finish()
+        return "".join(slack.sent), text
+
+    sent, text = asyncio.run(run())
+    assert sent == text
 
 
 def test_a_stream_ends_before_slack_ends_it() -> None:
