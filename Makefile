@@ -40,7 +40,7 @@ run: setup ## Connect the bot to Slack (needs SLACK_BOT_TOKEN and SLACK_APP_TOKE
 nightly: setup ## Train on the approved corrections now, as cron does by night
 	$(NIGHTSHIFT) nightly
 
-bench-learning: setup ## Measure learning and forgetting: three seeds, five nights, speed, growth (two hours on 2 cores)
+bench-learning: setup ## Measure learning and forgetting: three seeds, five nights, speed, growth (five hours on 2 slow cores)
 	for part in learning nights frontier training_speed growth; do $(PYTHON_IN_VENV) -m tests.bench.$$part || exit 1; done
 
 bench-answer: setup ## Measure finding, quoting and exact copying (some minutes; run it alone)
