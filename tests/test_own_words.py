@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,12 +60,17 @@ def fitted(read: list[own_words.Row]) -> Confidence:
     return from_json(json.loads(json.dumps(told)))
 
 
+@cache
+def by_one_that_reads_well() -> Confidence:
+    return fitted(own_words.answered(Reads(well=True), own_words.questions(), 64))
+
+
 def test_a_model_that_reads_well_is_trusted_by_how_sure_it_was() -> None:
     rows = own_words.answered(Reads(well=True), own_words.questions(), 64)
     assert len(rows) == len(KEYS)
     assert {row["correct"] for row in rows if row["kind"] == "answerable"} == {1}
     assert {row["correct"] for row in rows if row["kind"] == "unknown"} == {0}
-    confidence = fitted(rows)
+    confidence = by_one_that_reads_well()
     assert confidence.reading == "surest"
     head = confidence.head("generated")
     sure, unsure = (next(row["features"] for row in rows if row["correct"] == right) for right in (1, 0))
@@ -118,7 +124,7 @@ def test_the_surer_of_quote_and_own_words_is_given(
     page.write_text("# Parking\n\nVisitors park on level two, behind the gate.\n", encoding="utf-8")
     database, embedder = Database(home_in_memory), WordHashes()
     ingest(database, embedder, [page])
-    confidence = fitted(own_words.answered(Reads(well=True), own_words.questions(), 64))
+    confidence = by_one_that_reads_well()
     heads = {**confidence.heads, "quoted": head_at(0.6, 0.99)}
     tools = Tools(
         embedder=embedder,
