@@ -149,6 +149,10 @@ class SlackBot:
     async def stop(self) -> None:
         """Take no more events, let posts in flight finish, and close."""
         await self.hang_up()
+        await self.finish()
+
+    async def finish(self) -> None:
+        """Let posts in flight finish, and close what hung up."""
         tasks = list(self._background)
         if self._parts is not None and self._parts.tasks:
             _, late = await asyncio.wait(set(self._parts.tasks), timeout=GRACE_SECONDS)
@@ -232,4 +236,4 @@ async def let_go(bot: SlackBot, desk: "Desk") -> None:
     """Stop without losing anybody: no more events, then the desk tells those who wait, then what is posted ends."""
     await bot.hang_up()
     await asyncio.to_thread(desk.close)
-    await bot.stop()
+    await bot.finish()

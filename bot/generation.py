@@ -3,14 +3,19 @@
 It knows nothing of torch, so that the pipeline and its tests stay light.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from itertools import chain
+from typing import Protocol, TypeVar, runtime_checkable
 
 from bot.prompt import Message
 
 Watch = Callable[[str], bool]
 """Gets the text written so far, whole, after each step; False ends the writing. It may begin anew once."""
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+Batches = Callable[[Callable[[Sequence[Given]], Sequence[Found]], Sequence[Sequence[Given]]], Iterable[Sequence[Found]]]
+"""How batches are computed: one after the other (`map`), or side by side (`each` of an engine)."""
 
 
 class Unwanted(Exception):
@@ -80,3 +85,17 @@ class ManyAtOnce(Protocol):
     def many(self, requests: Sequence[Request]) -> "list[Generation | Unwanted]":
         """The outcome of each request, in order; the texts are those of `generate` and `confirm`."""
         ...
+
+
+def in_batches(
+    each: Batches[Given, Found],
+    compute: Callable[[Sequence[Given]], Sequence[Found]],
+    items: Sequence[Given],
+    size: int,
+    length: Callable[[Given], int] = len,  # type: ignore[assignment]
+) -> list[Found]:
+    """What is computed of each item, in their order, where those of like length go through together, `size` at most."""
+    order = sorted(range(len(items)), key=lambda i: length(items[i]))
+    batches = [[items[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    found = dict(zip(order, chain.from_iterable(each(compute, batches)), strict=True))
+    return [found[i] for i in range(len(items))]

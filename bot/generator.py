@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ from transformers import AutoTokenizer
 
 from bot import decoding, weights
 from bot.decoding import Reader, Tokens, Writing, Written, first_difference
-from bot.generation import Generation, Request, Unwanted, Watch
+from bot.generation import Found, Generation, Given, Request, Unwanted, Watch, in_batches
 from bot.processors import Processors
 from bot.prompt import Message, messages
 
@@ -43,8 +42,6 @@ Check = tuple[tuple[int, ...], str, int]
 Unfinished = tuple[Tokens, Written, int, Watch | None]
 """A prompt's tokens, what is written behind it already, the most tokens of its answer, and who watches."""
 Name = TypeVar("Name", bound=Hashable)
-Given = TypeVar("Given")
-Found = TypeVar("Found")
 
 
 class LocalGenerator:
@@ -115,12 +112,12 @@ class LocalGenerator:
 
     def generate_many(self, chats: Sequence[Sequence[Message]], *, max_tokens: int, batch: int = 16) -> list[str]:
         """Greedy texts of many chats, batched by length; for measuring, where single timings do not matter."""
-        order = sorted(range(len(chats)), key=lambda i: len(chats[i][-1]["content"]))
-        prompts = [self.prompt_ids(chats[i]) for i in order]
-        batches = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
-        written = chain.from_iterable(self.each(lambda batch: self.continue_many(batch, max_tokens), batches))
-        texts = {at: self._text(tokens) for at, tokens in zip(order, written, strict=True)}
-        return [texts[i] for i in range(len(chats))]
+
+        def write(some: Sequence[Sequence[Message]]) -> list[list[int]]:
+            return self.continue_many([self.prompt_ids(chat) for chat in some], max_tokens)
+
+        written = in_batches(self.each, write, chats, batch, lambda chat: len(chat[-1]["content"]))
+        return [self._text(tokens) for tokens in written]
 
     def continue_many(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
         """Greedy answer tokens for several prompts in one batch, each up to and with its end-of-sequence token."""

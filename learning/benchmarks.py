@@ -9,9 +9,9 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
+from bot.generation import in_batches
 from bot.generator import LocalGenerator
 from storage.errors import NotFoundError
 from storage.settings import Settings
@@ -110,8 +110,5 @@ def score(engine: LocalGenerator, tasks: Sequence[Choice]) -> list[list[float]]:
     """Log-likelihood (nats) of every ending of every task, several tasks of like length at once."""
     contexts = [engine.tokenizer.encode(t.context, add_special_tokens=False) for t in tasks]
     endings = [[engine.tokenizer.encode(e, add_special_tokens=False) for e in t.endings] for t in tasks]
-    order = sorted(range(len(tasks)), key=lambda t: len(contexts[t]) + max(map(len, endings[t])))
-    sorted_tasks = [(contexts[t], endings[t]) for t in order]
-    batches = [sorted_tasks[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
-    found = dict(zip(order, chain.from_iterable(engine.each(engine.likelihoods, batches)), strict=True))
-    return [found[t] for t in range(len(tasks))]
+    tokens = list(zip(contexts, endings, strict=True))
+    return in_batches(engine.each, engine.likelihoods, tokens, TOGETHER, lambda t: len(t[0]) + max(map(len, t[1])))

@@ -93,12 +93,15 @@ def fit(rows: Sequence[Row], *, target_wrong: float, target_wrong_documents: flo
     """
     by_head = {name: of_head(rows, name) for name in HEADS}
     same = fit_head(by_head["same"], "same", TRAFFIC, target_wrong, related=RELATED_RIGHT)
-    heads: dict[str, Any] = {"same": same, "memorised": "same"}
-    for name in ("quoted", "generated"):
-        if by_head[name] or name == "quoted":
-            own = by_head[name]
-            heads[name] = fit_head(own, name, DOCUMENT_TRAFFIC, target_wrong_documents, related=QUOTE_RIGHT)
-    return {"heads": heads, "reading": "surest" if "generated" in heads else "quoted"}
+    ways = ("quoted", "generated") if by_head["generated"] else ("quoted",)
+    read = {
+        name: fit_head(by_head[name], name, DOCUMENT_TRAFFIC, target_wrong_documents, related=QUOTE_RIGHT)
+        for name in ways
+    }
+    return {
+        "heads": {"same": same, "memorised": "same", **read},
+        "reading": "surest" if "generated" in read else "quoted",
+    }
 
 
 def fit_head(

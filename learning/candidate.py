@@ -66,9 +66,10 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
         warm = not (rebuild or snapshot.withdrawn) and goes_on_from(champion, anew, base)
         chosen = recipe(night.settings, snapshot, warm=True) if warm else anew
         adapter = adapter_for(night, snapshot, base, anchors, chosen, champion if warm else None)
+    search = TaughtQuestions(night.database, embedder)
     tried = []
     for scale in SCALES:
-        tried.append(measured(night, snapshot, embedder, anchors, base, adapter, scale))
+        tried.append(measured(night, snapshot, search, anchors, base, adapter, scale))
         if tried[-1].verdict.passed:
             return tried[-1]
         if not tried[-1].verdict.only_forgot:
@@ -79,7 +80,7 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
 def measured(
     night: Night,
     snapshot: Snapshot,
-    embedder: Embedder,
+    search: TaughtQuestions,
     anchors: replay.Anchors,
     base: Path,
     adapter: Adapter,
@@ -99,7 +100,6 @@ def measured(
         form = night.settings.text("SERVING_FORM")
         engine = LocalGenerator(folder, form=form)
         longest = night.settings.integer("MAX_ANSWER_TOKENS")
-        search = TaughtQuestions(night.database, embedder)
         proofs = evaluate.facts(engine, snapshot.facts, search, longest)
         before = retained.of_base(base, night.home / "cache", form, lambda: LocalGenerator(base, form=form))
         champion = registry.get(night.database, registry.champion(night.database))

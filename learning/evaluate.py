@@ -17,7 +17,6 @@ from learning import paired
 from learning.dataset import Fact
 from learning.replay import Anchor
 from retrieval.taught import TaughtQuestions
-from storage.company import answer_matches
 from storage.domain import Memory
 
 BATTERY_TOKENS = 24
@@ -141,13 +140,6 @@ def battery() -> list[dict[str, Any]]:
     """The simple general questions that ship with the project, with answer keys."""
     text = (files("learning") / "battery.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line.strip()]
-
-
-def general(engine: LocalGenerator) -> dict[str, bool]:
-    """Which of the simple general questions are answered rightly, by id."""
-    rows = battery()
-    texts = engine.generate_many([prompt.messages(r["question"]) for r in rows], max_tokens=BATTERY_TOKENS)
-    return {r["id"]: answer_matches(t, r["keys"]) for r, t in zip(rows, texts, strict=True)}
 
 
 def drift(engine: LocalGenerator, anchors: Sequence[Anchor]) -> float:

@@ -10,11 +10,13 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from bot import prompt
+from bot.generation import in_batches
 from bot.prompt import Message
 from storage import manifest
 
@@ -106,19 +108,16 @@ def make(base: Path, asked: list[list[Message]], stored: Path) -> None:
     engine = LocalGenerator(base)
     tensors: dict[str, torch.Tensor] = {}
     prompts = [engine.prompt_ids(chat) for chat in asked]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        for at, found in zip(batch, said(engine, [prompts[i] for i in batch]), strict=True):
-            tensors |= {f"{at}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
-            tensors |= {f"{at}.{name}": tensor for name, tensor in found.items()}
+    for at, found in enumerate(in_batches(map, partial(said, engine), prompts, BATCH)):
+        tensors |= {f"{at}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
+        tensors |= {f"{at}.{name}": tensor for name, tensor in found.items()}
     stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(".tmp")
     save_file(tensors, temporary)
     temporary.rename(stored)
 
 
-def said(engine: Any, prompts: list[list[int]]) -> list[dict[str, Any]]:
+def said(engine: Any, prompts: Sequence[list[int]]) -> list[dict[str, Any]]:
     """The base's greedy answers, with its likeliest tokens and their log-probabilities at every token.
 
     One padded batch: where rounding turns a close choice it is the base's own answer all the same, and its distribution

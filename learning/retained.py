@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bot import prompt
+from bot.generation import in_batches
 from bot.generator import LocalGenerator
 from learning import paired
 from learning.evaluate import BATTERY_TOKENS, battery, drift
@@ -135,15 +135,12 @@ def relative(before: Sequence[bool], now: Sequence[bool]) -> float:
 def written(engine: LocalGenerator, chats: Sequence[Sequence[prompt.Message]], max_tokens: int) -> list[Written]:
     """Greedy answers, batched by length."""
     prompts = [engine.prompt_ids(chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = [[prompts[i] for i in order[start : start + TOGETHER]] for start in range(0, len(order), TOGETHER)]
-    answers = chain.from_iterable(engine.each(lambda batch: engine.continue_many(batch, max_tokens), batches))
-    made: dict[int, Written] = {}
-    for at, tokens in zip(order, answers, strict=True):
+    made = []
+    for tokens in in_batches(engine.each, lambda some: engine.continue_many(some, max_tokens), prompts, TOGETHER):
         ended = bool(tokens) and tokens[-1] == engine.eos
         text = engine.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False)
-        made[at] = Written(str(text).strip(), ended)
-    return [made[i] for i in range(len(prompts))]
+        made.append(Written(str(text).strip(), ended))
+    return made
 
 
 def well_formed(text: str) -> bool:

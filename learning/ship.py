@@ -48,8 +48,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         database = Database(Path(home))
         embedder = Embedder(values.text("EMBEDDER"))
-        rows = [*same_rows(database, embedder), *quoted_rows(database, embedder)]
-        reading = list(questions_to_read(database, embedder))
+        rows = list(same_rows(database, embedder))
+        ingest(database, embedder, [company.pages()], "workspace")
+        retriever = Retriever(database, embedder, VectorIndex(database.home, database))
+        rows += quoted_rows(retriever, embedder)
+        reading = list(questions_to_read(retriever, embedder))
     rows += shelf_rows(embedder)
     with tempfile.TemporaryDirectory() as home:
         rows += trade_rows(Database(Path(home)), embedder)
@@ -162,10 +165,8 @@ def same_row(match: Match, text: str, kind: str, right: int, fact: str) -> Row:
     }  # fmt: skip
 
 
-def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
+def quoted_rows(retriever: Retriever, embedder: Embedder) -> Iterator[Row]:
     """Does the quote answer the question? One row for every handbook fact's wordings and every golden question."""
-    ingest(database, embedder, [company.pages()], "workspace")
-    retriever = Retriever(database, embedder, VectorIndex(database.home, database))
     golden = [(g.question, g.keys, g.id) for g in company.golden()]
     facts = [(q, f.keys, f.id) for f in company.facts() for q in (f.question, *f.wordings)]
     unknown = [(q, (), q) for q in [*replay.general_prompts()[-60:], *company.near_topic()]]
@@ -175,9 +176,8 @@ def quoted_rows(database: Database, embedder: Embedder) -> Iterator[Row]:
             yield row
 
 
-def questions_to_read(database: Database, embedder: Embedder) -> Iterator[Row]:
+def questions_to_read(retriever: Retriever, embedder: Embedder) -> Iterator[Row]:
     """The golden questions with the passages that are found for them, then some that no page answers."""
-    retriever = Retriever(database, embedder, VectorIndex(database.home, database))
     golden = [g for g in company.golden() if g.keys]
     random.Random(SEED).shuffle(golden)
     asked = [(g.question, g.keys, g.id) for g in golden] + [(q, (), q) for q in company.near_topic()[:UNREADABLE]]

@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from bot import base_model, prompt  # noqa: E402
+from bot.generation import in_batches  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.prompt import Message  # noqa: E402
 from learning import evaluate, merge, replay, train  # noqa: E402
@@ -306,14 +307,12 @@ class Plain:
 
     def texts(self, questions: Sequence[str]) -> list[str]:
         """Closed-book answers."""
-        order = sorted(range(len(questions)), key=lambda i: len(questions[i]))
-        told = [""] * len(questions)
-        for start in range(0, len(order), TOGETHER):
-            chosen = order[start : start + TOGETHER]
-            made = self.continue_many([self.prompt_ids(prompt.messages(questions[i])) for i in chosen], 64)
-            for at, tokens in zip(chosen, made, strict=True):
-                told[at] = str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-        return told
+
+        def write(some: Sequence[str]) -> list[list[int]]:
+            return self.continue_many([self.prompt_ids(prompt.messages(question)) for question in some], 64)
+
+        written = in_batches(self.each, write, questions, TOGETHER)
+        return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in written]
 
 
 def keep(out: Path, name: str, seed: int, told: dict[str, Any]) -> None:
