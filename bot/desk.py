@@ -205,14 +205,24 @@ class Desk:
             log.exception("the registry could not be followed; %s goes on", self.version)
 
     def _follow_the_champion(self) -> None:
-        """Swap to the registry's champion if it changed; a version that fails its checks never serves."""
+        """Swap to the registry's champion if it changed; a version that fails its checks never serves.
+
+        The confidence of the one that serves may have been fitted anew.
+        """
         revision = corrections.taught_revision(self._database)
         if revision == self._revision:
             return
         champion = registry.champion(self._database)
-        if champion not in (self.version, self._refused):
+        if champion == self.version:
+            self._recalibrate()
+        elif champion != self._refused:
             self._swap(champion)
         self._revision = revision
+
+    def _recalibrate(self) -> None:
+        tools = self._ready()
+        fitted = confidence.from_json(registry.get(self._database, self.version).confidence)
+        self._tools = replace(tools, model=replace(tools.model, confidence=fitted))
 
     def _swap(self, champion: str) -> None:
         started = time.monotonic()

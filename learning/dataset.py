@@ -19,7 +19,7 @@ from bot.prompt import UNKNOWN
 from learning import admission, wordings
 from learning.admission import LeftOut, Rules
 from retrieval.taught import Encoder, Vectors
-from storage import channels, corrections, registry
+from storage import audit, channels, corrections, registry
 from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Correction, Memory
@@ -94,7 +94,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one night trains from, and what it leaves out. The hash covers every fact and every example."""
+    """What one night trains from, and what it leaves out. The hash covers every fact and every example.
+
+    `frozen_at` is the number of the newest audit entry when it was read: what is erased later must not come back.
+    """
 
     facts: tuple[Fact, ...]
     examples: tuple[Example, ...]
@@ -102,6 +105,7 @@ class Snapshot:
     seed: int
     sha256: str
     left_out: tuple[LeftOut, ...] = ()
+    frozen_at: int = 0
 
     @property
     def new(self) -> tuple[Fact, ...]:
@@ -132,6 +136,7 @@ def freeze(
 
     `more` gives further wordings of a question, as a stronger model does; they are filtered like all others.
     """
+    frozen_at = audit.head(database).seq
     champion = registry.alias(database, "champion")
     known = registry.memories(database, champion) if champion else {}
     admitted = admission.admit(database, embedder, known=known.keys(), rules=rules or Rules())
@@ -146,7 +151,7 @@ def freeze(
     withdrawn = tuple(sorted(set(known) - {r.id for r in admitted.rows}))
     examples = tuple(e for f in facts for e in examples_of(f))
     sha256 = fingerprint(facts, examples, withdrawn, seed)
-    return Snapshot(facts, examples, withdrawn, seed, sha256, admitted.left_out)
+    return Snapshot(facts, examples, withdrawn, seed, sha256, admitted.left_out, frozen_at)
 
 
 class Taught:

@@ -16,7 +16,7 @@ from learning.dataset import Fact, Snapshot
 from learning.evaluate import in_turn
 from learning.same_question import swaps
 from retrieval.taught import Encoder, TaughtQuestions
-from storage import corrections, nights
+from storage import corrections, nights, retention
 from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Status
@@ -31,14 +31,32 @@ class Reader(Encoder, TokenEncoder, Protocol):
 
 
 def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: str) -> list[Row]:
-    """All rows of this company, new ones stored first, each as it would be decided tonight."""
+    """All rows of this company, new ones stored first, each as it would be decided tonight.
+
+    Raises ConflictError when somebody's words were erased since the snapshot.
+    """
     taught = TaughtQuestions(database, embedder, Comparer(embedder))
-    store(database, from_tests(snapshot, embedder, taught), from_votes(database), version)
+    tests = list(from_tests(snapshot, embedder, taught))
+    with database.write():
+        retention.check_unerased(database, snapshot.frozen_at)
+        store(database, tests, from_votes(database), version)
+    return in_force(database, embedder, taught)
+
+
+def heard(database: Database, embedder: Reader, version: str) -> list[Row]:
+    """All rows of this company, what people said since the last fit stored first; none when they said nothing new."""
+    with database.write():
+        new = store(database, (), from_votes(database), version)
+    return in_force(database, embedder, TaughtQuestions(database, embedder, Comparer(embedder))) if new else []
+
+
+def in_force(database: Database, embedder: Reader, taught: TaughtQuestions) -> list[Row]:
+    """The rows that a fit of today stands on, each as it would be decided today."""
     return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], taught))
 
 
-def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> None:
-    """Keep the rows that are new; what people say now takes the place of what was stored of the same question."""
+def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> int:
+    """Keep what is new, and say how much; what people say now replaces what was stored of the same question."""
     known = by_question(nights.calibration(database))
     fresh = {key: row for key, row in by_question(tests).items() if key not in known}
     for key, row in by_question(votes).items():
@@ -48,6 +66,7 @@ def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], versio
         gone = [known[key]["id"] for key in fresh if key in known]
         db.execute("DELETE FROM calibration_rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(gone)])
         nights.add_calibration(database, [row | {"version": version} for row in fresh.values()])
+    return len(fresh)
 
 
 def by_question(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:

@@ -11,7 +11,7 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,16 @@ CANARIES = 8
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_IN_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
 """What libraries written in other languages say of it."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a version serves with besides its weights. `held`: questions and answers that it has by heart."""
+
+    memories: tuple[Memory, ...]
+    held: tuple[tuple[str, str], ...]
+    form: dict[str, Any]
+    confidence: dict[str, Any]
 
 
 def run(
@@ -139,6 +149,8 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
     if not dry_run:
         publish.sweep(night.database, snapshot.sha256)
     if snapshot.nothing_to_learn and not rebuild:
+        if not dry_run:
+            refit(night, embedder)
         return report_of(night, "nothing_to_learn", "", "no correction was approved or withdrawn since the last night")
     if dry_run:
         return report_of(night, "kept_champion", "", f"dry run: {plan_in_words(snapshot)}")
@@ -146,46 +158,60 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return back_to_base(night, snapshot)
     candidate = candidates.make(night, snapshot, embedder, rebuild=rebuild)
     if not candidate.verdict.passed:
-        return keep_champion(night, candidate, candidate.verdict.reason)
+        return keep_champion(night, candidate, candidate.verdict.reason, embedder)
     try:
+        with night.stage("calibrate"):
+            ready = made_ready(night, snapshot, candidate, embedder)
         with night.stage("publish"):
-            publish_candidate(night, snapshot, candidate, embedder)
-    except ConflictError as error:  # a row was withdrawn while it was trained
-        return keep_champion(night, candidate, str(error))
+            publish_candidate(night, snapshot, candidate, ready)
+    except ConflictError as error:  # something was withdrawn or erased meanwhile
+        return keep_champion(night, candidate, str(error), embedder)
     publish.sweep(night.database, snapshot.sha256)  # what was withdrawn leaves the disk with the version that knew it
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
 
 
-def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> None:
-    """Store the new wordings, choose the serving form, seal, fit the confidence and switch the champion."""
-    for fact in snapshot.facts:
-        dataset.keep_wordings(night.database, fact)
+def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> Ready:
+    """Store the new wordings, choose the serving form and fit the confidence.
+
+    Raises ConflictError when somebody's words were erased while they were trained.
+    """
+    with night.database.write():
+        retention.check_unerased(night.database, snapshot.frozen_at)
+        for fact in snapshot.facts:
+            dataset.keep_wordings(night.database, fact)
     before = registry.memories(night.database, registry.champion(night.database))
     memories = tuple(
         Memory(candidate.version, p.correction_id, p.memorised, p.as_json(before.get(p.correction_id)))
         for p in candidate.proofs
     )
     learnt = {m.correction_id for m in memories if m.memorised}
-    held = [(f.question, f.answer) for f in snapshot.facts if f.correction_id in learnt]
-    canaries = [{"question": question, "answer": answer} for question, answer in held]
+    held = tuple((f.question, f.answer) for f in snapshot.facts if f.correction_id in learnt)
     longest = night.settings.integer("MAX_ANSWER_TOKENS")
     form = serving_form.choose(
         candidate.folder, held, setting=night.settings.text("SERVING_FORM"), max_tokens=longest
     ).as_json()
+    labelled = labels.collect(night.database, snapshot, embedder, candidate.version)
+    return Ready(memories, held, form, confidence_for(night, labelled, candidate.folder, form["form"]))
+
+
+def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, ready: Ready) -> None:
+    """Seal the folder and switch the champion.
+
+    Raises ConflictError when one of its rows was withdrawn, or somebody's words erased, while it was trained.
+    """
     folder, digest = publish.seal(
         candidate.folder,
         candidate.version,
-        canaries[:CANARIES],
+        [{"question": question, "answer": answer} for question, answer in ready.held[:CANARIES]],
         {
             "audit": audit.head(night.database).as_json(),
             "snapshot": snapshot.sha256,
             "trained": [f.correction_id for f in snapshot.facts],
-            "serving_form": form["form"],
-            "forms": form["table"],
+            "serving_form": ready.form["form"],
+            "forms": ready.form["table"],
             **candidate.about,
         },
     )
-    labelled = labels.collect(night.database, snapshot, embedder, candidate.version)
     version = ModelVersion(
         version=candidate.version,
         parent=registry.champion(night.database),
@@ -196,15 +222,29 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
         snapshot_sha256=snapshot.sha256,
         bytes=sum(p.stat().st_size for p in folder.iterdir()),
         gates=candidate.verdict.gates,
-        confidence=confidence_for(night, labelled, folder, form["form"]),
+        confidence=ready.confidence,
     )
-    publish.promote(night.database, version, memories)
+    with night.database.write():
+        retention.check_unerased(night.database, snapshot.frozen_at)
+        publish.promote(night.database, version, ready.memories)
 
 
-def keep_champion(night: Night, candidate: candidates.Candidate, reason: str) -> dict[str, Any]:
-    """The candidate goes, the champion stays."""
+def keep_champion(
+    night: Night, candidate: candidates.Candidate, reason: str, embedder: Embedder
+) -> dict[str, Any]:
+    """The candidate goes, the champion stays, and knows better how sure it may be."""
     publish.discard(night.home, candidate.version)
+    refit(night, embedder)
     return report_of(night, "kept_champion", candidate.version, reason, candidate)
+
+
+def refit(night: Night, embedder: Embedder) -> None:
+    """Fit the champion's confidence anew where people said more since the last fit: that needs no new weights."""
+    champion = registry.get(night.database, registry.champion(night.database))
+    if own := labels.heard(night.database, embedder, champion.version):
+        form = night.settings.text("SERVING_FORM")
+        fitted = confidence_for(night, own, Path(champion.path), form)
+        registry.recalibrate(night.database, champion.version, fitted)
 
 
 def confidence_for(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:

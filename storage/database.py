@@ -284,6 +284,7 @@ def connect(path: Path) -> Any:
         "busy_timeout = 10000",
         "foreign_keys = ON",
         "trusted_schema = OFF",
+        "secure_delete = ON",  # a page that is rearranged keeps no copy of a text that is erased later
     ):
         conn.execute(f"PRAGMA {pragma}")
     return conn

@@ -140,6 +140,15 @@ def earlier(database: Database, version: ModelVersion) -> str | None:
     return parent.version if parent else None
 
 
+def recalibrate(database: Database, version: str, confidence: dict[str, Any]) -> None:
+    """Put another confidence in the place of a version's; the bot that serves it takes it up."""
+    told = json.dumps(confidence)
+    with database.write() as db:
+        db.table("model_versions").update(version, {"confidence": told})
+        db.execute("UPDATE state SET value = value + 1 WHERE name = 'taught_revision'")
+        audit.append(database, "model.recalibrated", version=version, confidence=audit.digest(told))
+
+
 def remember(database: Database, memories: tuple[Memory, ...]) -> None:
     """Store what a version holds of each trained correction."""
     rows = [

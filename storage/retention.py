@@ -20,7 +20,7 @@ from storage import audit, corrections, trust
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Status
-from storage.errors import UserError
+from storage.errors import ConflictError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def erase(database: Database, user: str) -> Forgotten:
     """
     if not user.strip():
         raise UserError("Say whose words are to be erased: --user U.")
-    with leaving_no_bytes(database), database.write():
+    with emptying_the_log(database), database.write():
         found = words_of(database, user)
         withdraw(database, found.corrections)
         overwrite(database, found)
@@ -69,7 +69,7 @@ def expire(database: Database, days: int) -> Forgotten:
     if days == 0:
         return Forgotten()
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="microseconds")
-    with leaving_no_bytes(database), database.write() as db:
+    with emptying_the_log(database), database.write() as db:
         found = words_before(database, before)
         db.conn.execute("DELETE FROM notices WHERE delivered_at <> '' AND delivered_at < ?", (before,))
         if not found.nothing:
@@ -78,6 +78,12 @@ def expire(database: Database, days: int) -> Forgotten:
             forget_told(database, found.texts - taught_questions(database))
             audit.append(database, "text.erased", before=before, **ids(found))
     return found
+
+
+def check_unerased(database: Database, since: int) -> None:
+    """Raise ConflictError when a person's words were erased after an entry of the audit log."""
+    if any(entry["seq"] > since and "user" in entry["payload"] for entry in audit.entries(database, "text.erased")):
+        raise ConflictError("Somebody's words were erased while the night trained; the next one trains without them.")
 
 
 def words_of(database: Database, user: str) -> Forgotten:
@@ -247,13 +253,8 @@ def ids(found: Forgotten) -> dict[str, list[int]]:
 
 
 @contextmanager
-def leaving_no_bytes(database: Database) -> Iterator[None]:
-    """Overwrite deleted content with zeros, and empty the write-ahead log when the block ends well."""
-    conn = database.here.conn
-    conn.execute("PRAGMA secure_delete = ON")
-    try:
-        yield
-        if conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            log.warning("somebody is reading; the write-ahead log keeps erased words until it is emptied by itself")
-    finally:
-        conn.execute("PRAGMA secure_delete = OFF")
+def emptying_the_log(database: Database) -> Iterator[None]:
+    """Empty the write-ahead log when the block ends well; the file itself overwrites what it deletes."""
+    yield
+    if database.here.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        log.warning("somebody is reading; the write-ahead log keeps erased words until it is emptied by itself")

@@ -23,7 +23,7 @@ import pytest
 
 from bot import confidence, desk
 from bot.desk import Asked, Desk
-from learning import publish
+from learning import calibrate, publish
 from retrieval import crashes
 from storage import audit, backup, conversations, corrections, manifest, nights, registry, settings, trust
 from storage.database import Database
@@ -166,6 +166,22 @@ def resident() -> int:
     """Bytes of memory that this process holds."""
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# Confidence
+
+
+@pytest.mark.slow
+def test_a_confidence_fitted_anew_is_taken_up_without_a_restart(
+    database: Database, opened: Callable[[], Desk]
+) -> None:
+    started = opened()
+    question = Asked(QUESTION, "U0SAM", "C0HELP")
+    assert started.submit(question).result(60).route is Route.APPROVED
+    never = {"same": dict(calibrate.REFUSES), "quoted": dict(calibrate.REFUSES)}
+    registry.recalibrate(database, "v1", {"heads": never})
+    until(lambda: started.submit(question).result(60).route is Route.ABSTAINED)
+    assert started.version == "v1"
 
 
 # Swaps

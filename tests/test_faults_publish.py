@@ -33,7 +33,7 @@ NIGHT = ("learning/nightly.py", "learning/candidate.py")
 WRITES = (
     "write", "pwrite64", "fsync", "fdatasync", "rename", "mkdir", "unlink", "unlinkat", "rmdir", "ftruncate", "flock",
 )  # fmt: skip
-STAGES = ("backup", "snapshot", "replay", "train", "merge", "evaluate", "publish")
+STAGES = ("backup", "snapshot", "replay", "train", "merge", "evaluate", "calibrate", "publish")
 READY_SECONDS = 60
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from bot import base_model, desk
 from learning import publish
-from storage import corrections, manifest, nights, registry, settings, trust
+from storage import conversations, corrections, manifest, nights, registry, retention, settings, trust
 from storage.database import Database
+from storage.domain import Answer, Route, Style
 from storage.errors import ConflictError, IntegrityError, OutOfSpaceError, UserError
 
 
@@ -155,6 +156,33 @@ def test_a_row_withdrawn_while_it_is_trained_is_not_published(home: Path, databa
     assert [c["id"] for c in again["corrections"]] == [2]
 
 
+@pytest.mark.parametrize("moment", ["train", "choose", "collect", "confidence_for"])
+def test_words_erased_while_they_are_trained_do_not_come_back(home: Path, database: Database, moment: str) -> None:
+    from learning import labels, nightly, serving_form, train
+
+    hers = "Whatever day do claims get paid on?"
+    conversations.ask(database, hers, user="UHER", channel="C1", thread="1.0")
+    corrections.add_wordings(database, 1, [hers], "asked")
+    night = fault_drivers.stand_ins()
+    module: Any = {"train": train, "choose": serving_form, "collect": labels, "confidence_for": nightly}[moment]
+    step, erased = getattr(module, moment), iter(["UHER"])
+
+    def after_an_erasure(*given: Any, **named: Any) -> Any:
+        for user in erased:
+            retention.erase(database, user)
+        return step(*given, **named)
+
+    setattr(module, moment, after_an_erasure)
+    report = fault_drivers.run_night(night, home)
+    assert (report["outcome"], registry.champion(database)) == ("kept_champion", registry.BASE)
+    assert "erased" in report["reason"]
+    assert not folders(home)
+    kept = [f for f in home.rglob("*") if f.is_file() and "backups" not in f.parts and hers.encode() in f.read_bytes()]
+    assert kept == []
+    again = fault_drivers.run_night(night, home)
+    assert (again["outcome"], [c["id"] for c in again["corrections"]]) == ("promoted", [1, 2])
+
+
 def test_after_a_withdrawal_the_next_night_starts_from_the_base(home: Path, database: Database) -> None:
     first = fault_drivers.night(home)["version"]
     corrections.withdraw(database, 1, "U0PRIYA")
@@ -206,9 +234,9 @@ def test_a_refused_champion_gives_way_for_good(home: Path, database: Database) -
 @pytest.fixture(autouse=True)
 def weights_of_a_few_bytes(request: pytest.FixtureRequest) -> Any:
     """Give the modules of the night back as they were: the stand-ins replace what computes weights."""
-    from learning import candidate, evaluate, merge, nightly, replay, retained, serving_form, train
+    from learning import candidate, evaluate, labels, merge, nightly, replay, retained, serving_form, train
 
-    modules = (nightly, candidate, replay, train, merge, evaluate, retained, serving_form)
+    modules = (nightly, candidate, replay, train, merge, evaluate, retained, serving_form, labels)
     kept = [(module, dict(vars(module))) for module in modules]
     yield
     for module, names in kept:
@@ -324,6 +352,33 @@ def test_the_champion_leaves_the_disk_when_all_that_it_holds_is_withdrawn(home: 
         corrections.withdraw(database, number, "U0PRIYA")
     assert fault_drivers.night(home)["version"] == registry.BASE
     assert not folders(home)
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Database, taught: bool) -> None:
+    from learning import retained
+
+    fault_drivers.night(home)
+    champion = registry.champion(database)
+    asked = conversations.ask(database, "Which day is casual?", user="UHER", channel="C1", thread="1.0")
+    quote = Answer(asked.id, "Friday.", Route.RETRIEVED, Style.QUOTED, 0.8, champion, features={"rank": 0.0})
+    conversations.vote(database, conversations.answer(database, quote), "UHIM", 1)
+    nightly, fitted = fault_drivers.stand_ins(), []
+
+    def fit(_: object, own: list[Any], *__: object) -> dict[str, Any]:
+        fitted.append([row["asked"] for row in own if row["head"] == "quoted"])
+        return {"heads": {}, "reading": f"fit {len(fitted)}"}
+
+    nightly.confidence_for = fit
+    if taught:
+        retained.values = lambda *_, **__: {"general_battery": 0.5}
+        fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    for _ in range(2):
+        report = fault_drivers.run_night(nightly, home)
+        assert report["outcome"] == ("kept_champion" if taught else "nothing_to_learn")
+        assert registry.champion(database) == champion
+        assert registry.get(database, champion).confidence["reading"] == "fit 1"
+    assert fitted == [["Which day is casual?"]]
 
 
 def test_what_was_trained_and_not_memorised_is_learnt_anew(home: Path, database: Database) -> None:
