@@ -13,7 +13,7 @@ nearest taught questions and may say which one was meant. Every decision asks a 
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -55,6 +55,10 @@ class Searcher(Protocol):
         self, question: str, k: int, scopes: Collection[str], vector: NDArray[np.float32] | None = None
     ) -> list[Hit]:
         """The best passages first."""
+        ...
+
+    def notes(self, hits: Sequence[Hit], scopes: Collection[str]) -> list[str]:
+        """What a model reads of them."""
         ...
 
 
@@ -303,7 +307,7 @@ def generated(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:
     """The model's answer after reading; not tried where quoting was measured to be better for these weights."""
     if tools.model.confidence.reading == "quoted" or not found:
         return None
-    chat = prompt.messages(work.question.text, [h.passage.titled for h in found])
+    chat = prompt.messages(work.question.text, tools.searcher.notes(found, work.scopes))
     try:
         generation = tools.model.engine.generate(chat, max_tokens=tools.max_tokens)
     except EngineError as error:

@@ -33,6 +33,10 @@ class NoPages:
         """Nothing."""
         return []
 
+    def notes(self, *_: object) -> list[str]:
+        """Nothing."""
+        return []
+
 
 @dataclass
 class Route:

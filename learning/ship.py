@@ -26,6 +26,7 @@ from retrieval.retriever import Retriever
 from retrieval.taught import Match, TaughtQuestions
 from storage import company, corrections, settings
 from storage.database import Database, Row
+from storage.domain import WORKSPACE
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def questions_to_read(retriever: Retriever, embedder: Embedder) -> Iterator[Row]
     asked = [(g.question, g.keys, g.id) for g in golden] + [(q, (), q) for q in company.near_topic()[:UNREADABLE]]
     for text, keys, fact in asked:
         hits = retriever.hits(text, PASSAGES_READ, vector=embedder.encode([text])[0])
-        told = {"asked": text, "fact": fact, "keys": keys, "passages": [h.passage.titled for h in hits]}
+        told = {"asked": text, "fact": fact, "keys": keys, "passages": retriever.notes(hits, (WORKSPACE,))}
         yield told | {"features": search_features(hits)}
 
 

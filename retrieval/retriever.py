@@ -30,6 +30,9 @@ BY_MEANING, BY_WORDS = 1.5, 1.0
 differences are small: the right page among the first five for 30 of 32 natural questions, 28 with k = 60 and 1 : 1.
 """
 
+NOTES_CHARS = 6000
+"""What a model is given to read at most, some 1,500 tokens; passages alone are never that long."""
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -77,6 +80,23 @@ class Retriever:
         found = documents.passages(self._database, list(fused), scopes)[:k]
         return self._scored(question, vector, found, fused)
 
+    def notes(self, hits: Sequence[Hit], scopes: Collection[str]) -> list[str]:
+        """What a model reads of some hits, best first: the section around each, under its titles, no text twice.
+
+        Where the sections are longer than NOTES_CHARS together, the later hits are their passages alone.
+        """
+        around = documents.sections(self._database, [hit.passage.id for hit in hits], scopes)
+        read: list[Passage] = []
+        room = NOTES_CHARS
+        for number, passage in enumerate(hit.passage for hit in hits):
+            if any(beside(passage, other) and passage.text in other.text for other in read):
+                continue
+            whole = changed(passage, text=around.get(passage.id, passage.text))
+            later = sum(len(hit.passage.titled) for hit in hits[number + 1 :])
+            read.append(whole if len(whole.titled) + later <= room else passage)
+            room -= len(read[-1].titled)
+        return [passage.titled for passage in read]
+
     def _vector(self, question: str, given: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
         name, _ = documents.embedder(self._database)
         if name != self._embedder.name:
@@ -98,6 +118,11 @@ class Retriever:
             Hit(changed(p, score=fused[p.id]), cosines.get(p.id, 0.0), words.get(p.id, 0.0), fused[p.id])
             for p in found
         ]
+
+
+def beside(one: Passage, other: Passage) -> bool:
+    """Whether two passages stand under the same heading of the same page."""
+    return (one.document_id, one.heading) == (other.document_id, other.heading)
 
 
 def fuse(rankings: Sequence[tuple[Sequence[int], float]]) -> dict[int, float]:

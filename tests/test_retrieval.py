@@ -25,7 +25,7 @@ from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
 from retrieval.ingest import Failure, IngestResult, ingest
 from retrieval.loaders import LoadedDocument, Section
-from retrieval.retriever import Retriever, fuse
+from retrieval.retriever import NOTES_CHARS, Retriever, fuse
 from retrieval.taught import TaughtQuestions
 from storage import corrections, documents
 from storage.database import Database
@@ -571,6 +571,32 @@ def test_a_private_channel_is_found_only_from_inside(
     assert "Merger" not in {p.document for p in retriever.search("When does the merger close in May?", 50)}
     assert retriever.search("When does the merger close?", 1, ("workspace", PRIVATE))[0].document == "Merger"
     assert retriever.search("When does the merger close?", 50, ()) == []
+
+
+def test_a_model_reads_the_sections_around_what_was_found(
+    database: Database, index: VectorIndex, embedder: WordHashes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    parts = [f"{'zebra ' * 60}stripes number {n}." for n in range(6)]
+    (folder / "zoo.md").write_text("# Zoo\n\n## Zebras\n\n" + "\n\n".join(parts) + "\n\n## Okapi\n\nShy animals.")
+    for n in range(3):
+        (folder / f"herd-{n}.md").write_text(f"# Herd {n}\n\n" + "\n\n".join(parts) + "\n\nOkapi.")
+    ingest(database, embedder, [folder])
+    retriever = Retriever(database, embedder, index)
+    hits = retriever.hits("zebra stripes number", 3)
+    near = [hit for hit in hits if hit.passage.document == hits[0].passage.document]
+    (whole, *_) = retriever.notes(near, ("workspace",))
+    assert whole.startswith(("Zoo > Zebras\n", "Herd"))
+    assert len(whole) > 2 * len(near[0].passage.text), "its neighbours come too"
+    assert len(retriever.notes([near[0], near[0]], ("workspace",))) == 1
+    many = retriever.hits("zebra stripes okapi", 12)
+    read = retriever.notes(many, ("workspace",))
+    assert len(set(read)) == len(read)
+    assert all(any(hit.passage.text in note for note in read) for hit in many), "what was found is there in any case"
+    alone = sum(len(hit.passage.titled) for hit in many)
+    assert sum(map(len, read)) <= max(NOTES_CHARS, alone)
+    assert retriever.notes(many, ()) == [hit.passage.titled for hit in many], "no section of another scope"
 
 
 def test_an_index_that_lies_about_scopes_is_not_believed(

@@ -225,6 +225,20 @@ def exactness(bench: Bench) -> Iterator[Figure]:
         yield Figure(f"exact strings in Slack, {route}", share(shown), 1.0, f"{len(facts)} facts, as they are drawn")
 
 
+def exact_memory(bench: Bench) -> Iterator[Figure]:
+    """The same facts after a night that learnt them: what comes from the weights, and what anybody is given."""
+    facts = exact.facts()
+    parts, report = exact.learnt(bench.home / "exact-learnt", partial(click.echo, err=True))
+    replies = [(fact, exact.reply(parts, fact)) for fact in facts]
+    held = [(fact, answer) for fact, answer in replies if answer.route == Route.MEMORISED]
+    told = f"{len(held)} of {len(facts)} from the weights after one night ({report['outcome']}), the others as approved"
+    if held:
+        whole = share(exact.lost(fact, answer.text) == [] for fact, answer in held)
+        yield Figure("exact strings, MEMORISED", whole, 1.0, told)
+    shown = [exact.lost(fact, exact.seen(answer)) == [] for fact, answer in replies]
+    yield Figure("exact strings in Slack after the night", share(shown), 1.0, f"{len(facts)} facts, any route")
+
+
 def mixed_traffic(bench: Bench) -> Iterator[Figure]:
     """Wordings, near-misses and unknown questions in the mix that is expected: how often a route is wrongly taken."""
     made = bench.office
@@ -288,6 +302,7 @@ MEASURES: tuple[Callable[[Bench], Iterator[Figure]], ...] = (
     ingest_speed,
     retrieval_time,
     exactness,
+    exact_memory,
     mixed_traffic,
     few_taught,
     policies,

@@ -1,14 +1,14 @@
-"""Do addresses, commands and code survive to the character? Forty facts, through both routes and into Slack.
+"""Do addresses, commands and code survive to the character? Forty facts, through every route and into Slack.
 
-The embedder is a bag of hashed words and the engine is never asked, so this is exact and fast: what is measured is
-text on its way, not how well it is found.
+For stored answers and pages the embedder is a bag of hashed words and the engine is never asked, so that is exact and
+fast: what is measured is text on its way, not how well it is found. For memory a whole night learns the facts.
 """
 
 import html
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bot import answer_views, pipeline
+from bot import answer_views, desk, pipeline
 from bot.confidence import Confidence, Head
 from bot.generation import Engine
 from bot.pipeline import Model, Tools
@@ -26,7 +26,7 @@ from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
-from storage import corrections
+from storage import corrections, settings
 from storage.database import Database
 from storage.domain import Answer, Question
 
@@ -79,9 +79,7 @@ def facts() -> list[ExactFact]:
 def taught(home: Path) -> Tools:
     """A bot that was taught the facts and has read nothing."""
     database = Database(home)
-    for fact in facts():
-        row = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1")
-        corrections.approve(database, row.id, "U2")
+    teach(database)
     return tools(database)
 
 
@@ -95,6 +93,25 @@ def read(home: Path, pages: Path) -> Tools:
     database = Database(home)
     ingest(database, WordHashes(), [pages])
     return tools(database)
+
+
+def learnt(home: Path, say: Callable[[str], None]) -> tuple[Tools, dict[str, Any]]:
+    """A bot that learnt the facts in a night, on real parts; and the night's report."""
+    from learning import nightly
+
+    overrides = {"HOME": str(home), "CAP_PER_AUTHOR": "0", "FLOOD_LIMIT": "0"}
+    database, values = Database(home), settings.load({}, overrides=overrides)
+    teach(database)
+    report = nightly.run(database, values, say=say)
+    parts, _ = desk.open_tools(database, values, serving=False)
+    return parts, report
+
+
+def teach(database: Database) -> None:
+    """Every fact as an approved correction."""
+    for fact in facts():
+        row = corrections.propose(database, question=fact.question, answer=fact.answer, author="U1")
+        corrections.approve(database, row.id, "U2")
 
 
 def tools(database: Database) -> Tools:

@@ -150,7 +150,7 @@ def as_written(tools: Tools, all_traps: list[Trap]) -> Tally:
     tally = Tally()
     for trap in all_traps:
         found = tools.searcher.hits(trap.question, PASSAGES_READ, (WORKSPACE,))
-        chat = prompt.messages(trap.question, [hit.passage.titled for hit in found])
+        chat = prompt.messages(trap.question, tools.searcher.notes(found, (WORKSPACE,)))
         judge(tally, trap, tools.model.engine.generate(chat, max_tokens=48).text)
     return tally
 
