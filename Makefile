@@ -18,7 +18,7 @@ check: setup ## Lint with ruff and check the types with mypy
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m mypy
 
-test: setup ## Run every test, the slow and the browser ones too (three quarters of an hour on two slow cores)
+test: setup ## Run every test but those of faults, the slow and the browser ones too (three quarters of an hour on two slow cores)
 	@bash .ci/setup.sh browser
 	$(PYTHON_IN_VENV) -m pytest $(FAST)
 	$(PYTHON_IN_VENV) -m pytest -m "(slow or browser) and not faults"
@@ -43,7 +43,7 @@ nightly: setup ## Train on the approved corrections now, as cron does by night
 bench-learning: setup ## Measure learning and forgetting: three seeds, five nights, speed, growth (five hours on 2 slow cores)
 	for part in learning nights frontier training_speed growth; do $(PYTHON_IN_VENV) -m tests.bench.$$part || exit 1; done
 
-bench-answer: setup ## Measure finding, quoting and exact copying (some minutes; run it alone)
+bench-answer: setup ## Measure finding, quoting and exact copying (an hour on 2 slow cores; run it alone)
 	$(PYTHON_IN_VENV) -m tests.bench.answer
 
 base-confidence: setup ## Fit the confidence that ships, from the demo company's questions

@@ -207,8 +207,11 @@ def embedder(settings: Settings) -> str:
 
 
 def whole(name: str, weights: shipped.Weights) -> str:
-    """What a setting names; the embedded weights are compared with their SHA-256."""
+    """What a setting names; the embedded weights are compared with their SHA-256. Raises NightshiftError without."""
     if name != "embedded":
+        folder = Path(name).expanduser()
+        if name.startswith((".", "/", "~")) and not folder.is_dir():
+            raise NightshiftError(f"there is no folder {folder}")
         return name
     return f"{name}: {shipped.verified(weights).name}, whose hash matches"
 

@@ -173,9 +173,11 @@ class Desk:
             settle(one.ticket, error)
 
     def _rehearse(self) -> None:
-        """Check a few memories, so that whoever asks for them need not wait for it."""
+        """Check a few memories, so that whoever asks for them need not wait for it; a server keeps none for us."""
         try:
             tools = self._ready()
+            if isinstance(tools.model.engine, remote.ProvenEngine):
+                return
             if self._unrehearsed is None:
                 self._unrehearsed = memorised(self._database, tools)
             now, self._unrehearsed = self._unrehearsed[:REHEARSED], self._unrehearsed[REHEARSED:]
@@ -289,19 +291,30 @@ def open_tools(database: Database, settings: Settings, *, serving: bool) -> tupl
 
 
 def ensure_base(database: Database, settings: Settings) -> str:
-    """Register the base model as the first version if there is none; returns the champion's name."""
+    """Register the base model as the first version if there is none; returns the champion's name.
+
+    Where it serves still, it is the one that the settings name; from a trained version the next night changes over.
+    """
     found = registry.alias(database, "champion")
-    if found is not None:
-        return found
+    if found not in (None, registry.BASE):
+        return str(found)
     folder = base_model.folder(database.home, settings.text("BASE_MODEL"))
+    champion = registry.ensure_base(database, **described(folder), confidence=confidence.shipped())
+    follow_base(database, folder)
+    return champion
+
+
+def follow_base(database: Database, folder: Path) -> None:
+    """Let the version `base` be the model in this folder, as when other settings name another one."""
+    if registry.get(database, registry.BASE).path != str(folder):
+        registry.rebase(database, **described(folder))
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What the registry keeps of a base model's folder."""
     sealed = folder / manifest.NAME
-    return registry.ensure_base(
-        database,
-        path=str(folder),
-        size=manifest.size(folder),
-        manifest_sha256=manifest.sha256(sealed) if sealed.is_file() else "",
-        confidence=confidence.shipped(),
-    )
+    digest = manifest.sha256(sealed) if sealed.is_file() else ""
+    return {"path": str(folder), "size": manifest.size(folder), "manifest_sha256": digest}
 
 
 def load_champion(database: Database, settings: Settings) -> Model:

@@ -7,6 +7,7 @@ It knows nothing of routes, thresholds or databases; prompts come from `bot.prom
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -55,6 +56,7 @@ class LocalGenerator:
         self.device = self.model.device
         self.eos = int(self.tokenizer.eos_token_id)
         self.doubt = 0.0 if weights.reproducible(self.model) else DOUBT[self.form]
+        self._marks = marks_of(self.tokenizer)
         self._lock = threading.RLock()  # fast tokenizers fail when two threads use one
         self._processors = Processors()
         self._fixed: tuple[int, ...] = ()
@@ -134,9 +136,10 @@ class LocalGenerator:
         return [compute(one) for one in given]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a chat, up to where the answer begins."""
+        """The tokens of a chat, up to where the answer begins. No text in it gives a token of the template."""
+        said = [{**message, "content": self._marks.sub(apart, message["content"])} for message in messages]
         with self._lock:
-            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
             return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def logits(self, ids: list[int]) -> torch.Tensor:
@@ -272,6 +275,17 @@ class LocalGenerator:
     def _text(self, tokens: Sequence[int]) -> str:
         with self._lock:
             return str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def marks_of(tokenizer: Any) -> re.Pattern[str]:
+    """Finds whatever a tokenizer reads as one of its special tokens."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+
+
+def apart(mark: re.Match[str]) -> str:
+    """A mark that is read as text: a space behind its first character."""
+    return f"{mark[0][0]} {mark[0][1:]}"
 
 
 def passes(sizes: Mapping[Name, int]) -> Iterator[list[Name]]:

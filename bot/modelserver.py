@@ -13,12 +13,14 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from bot.generation import Unwanted, Watch
 from bot.prompt import Message
 from storage.errors import EngineAwayError, EngineError, UserError
 from storage.settings import Settings
@@ -31,6 +33,8 @@ WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 BAD_KEY, BAD_REQUEST = frozenset({401, 403}), frozenset({400, 413, 422})
 MOST_BYTES = 8 << 20
 SAID_CHARS = 160
+Read = Callable[[http.client.HTTPResponse], bytes]
+"""Takes the body of a response."""
 ADDRESS = re.compile(r"https?://[^\s?#\x00-\x20\x7f-\U0010ffff]+")
 
 
@@ -76,9 +80,20 @@ class ModelServer:
             raise self.away("answered without a list of models")
         return tuple(str(row["id"]) for row in listed if isinstance(row, dict) and "id" in row)
 
-    def chat(self, model: str, messages: Sequence[Message], *, max_tokens: int, likeliest: int = 2) -> Reply:
-        """The greedy reply to a chat, with the `likeliest` tokens at each place. Raises EngineError."""
-        body = {
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        likeliest: int = 2,
+        watch: Watch | None = None,
+    ) -> Reply:
+        """The greedy reply to a chat, with the `likeliest` tokens at each place; it is streamed where `watch` looks on.
+
+        Raises EngineError, and Unwanted when `watch` ends it.
+        """
+        body: dict[str, Any] = {
             "model": model,
             "messages": list(messages),
             "max_tokens": max_tokens,
@@ -87,18 +102,23 @@ class ModelServer:
             "logprobs": True,
             "top_logprobs": likeliest,
         }
-        return self._checked(self._ask("POST", "/chat/completions", body, model))
+        if watch is None:
+            return self._checked(self._ask("POST", "/chat/completions", body, model))
+        read = partial(streamed, watch)
+        return self._checked(self._ask("POST", "/chat/completions", body | {"stream": True}, model, read))
 
     def away(self, what: str) -> EngineAwayError:
         """An error whose sentence begins with this server."""
         return EngineAwayError(f"The model server {self.address} {what}.")
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, wanted: str) -> dict[str, Any]:
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, wanted: str, read: Read | None = None
+    ) -> dict[str, Any]:
         """The JSON object of a request, tried again after each pause while the deadline allows."""
         deadline = time.monotonic() + self.seconds
         for pause in (*self.pauses, None):
             try:
-                status, content = self._exchange(method, path, body, deadline)
+                status, content = self._exchange(method, path, body, deadline, read or whole)
             except (OSError, http.client.HTTPException) as error:
                 if time.monotonic() >= deadline:
                     raise self.away(f"did not answer within {self.seconds:g} seconds") from error
@@ -115,7 +135,9 @@ class ModelServer:
             time.sleep(pause)
         raise failure
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float, read: Read
+    ) -> tuple[int, bytes]:
         """One request and its whole response; the socket is shut at the deadline, however slowly bytes come."""
         parts = urlsplit(self.address)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -130,16 +152,14 @@ class ModelServer:
         try:
             sent = None if body is None else json.dumps(body).encode()
             connection.request(method, f"{parts.path.rstrip('/')}{path}", sent, headers)
-            response = connection.getresponse()
-            content = response.read(MOST_BYTES + 1)
-            if response.length and len(content) <= MOST_BYTES:
-                raise http.client.IncompleteRead(content, response.length)
+            with connection.getresponse() as response:
+                status, content = response.status, read(response)
         finally:
             alarm.cancel()
             connection.close()
         if time.monotonic() >= deadline:
             raise TimeoutError
-        return response.status, content
+        return status, content
 
     def _json(self, content: bytes) -> dict[str, Any]:
         if len(content) > MOST_BYTES:
@@ -197,6 +217,53 @@ class ModelServer:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self.away("gives log-probabilities that cannot be read") from error
         return Reply(str(told.get("model", "")), text, ended == "stop", tokens)
+
+
+def whole(response: http.client.HTTPResponse) -> bytes:
+    """The body of a response, as far as MOST_BYTES and one more. Raises IncompleteRead when it was cut."""
+    content = response.read(MOST_BYTES + 1)
+    if response.length and len(content) <= MOST_BYTES:
+        raise http.client.IncompleteRead(content, response.length)
+    return content
+
+
+def streamed(watch: Watch, response: http.client.HTTPResponse) -> bytes:
+    """The body of a streamed chat reply as if it had come in one piece; `watch` sees its text grow.
+
+    Some servers leave the token that ends a text out of a stream.
+
+    Raises Unwanted when `watch` ends it, IncompleteRead when it was cut. Any other body is given as it is.
+    """
+    if response.status != http.HTTPStatus.OK or response.headers.get_content_type() != "text/event-stream":
+        return whole(response)
+    told: dict[str, Any] = {}
+    text, ended = "", None
+    rows: list[Any] = []
+    for line in bounded(response):
+        try:
+            told = json.loads(line)
+            for choice in told["choices"][:1]:
+                text += choice["delta"].get("content") or ""
+                rows += (choice.get("logprobs") or {}).get("content") or []
+                ended = choice.get("finish_reason") or ended
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return line
+        if not watch(text.strip()):
+            raise Unwanted
+    if ended is None:
+        raise http.client.IncompleteRead(b"")
+    choice = {"message": {"content": text}, "finish_reason": ended, "logprobs": {"content": rows}}
+    return json.dumps({"model": told.get("model", ""), "choices": [choice]}).encode()
+
+
+def bounded(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The data of each event of a stream, MOST_BYTES of them at most."""
+    left = MOST_BYTES
+    while left > 0 and (line := response.readline(left)):
+        left -= len(line)
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data != b"[DONE]":
+            yield data
 
 
 def configured(settings: Settings) -> ModelServer | None:

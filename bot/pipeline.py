@@ -25,6 +25,7 @@ from bot.confidence import Confidence, Features, memory_features, pair_features
 from bot.generation import Engine, Generation
 from retrieval.retriever import Hit
 from retrieval.taught import Encoder, Match, TaughtQuestions
+from storage import grounds
 from storage.domain import WORKSPACE, Answer, Memory, Question, Route, Source, Style, Suggestion
 from storage.errors import EngineError, NotFoundError
 
@@ -275,6 +276,7 @@ def taught_answer(
         model_version=tools.model.version,
         taught_question=match.question,
         correction_id=match.correction_id,
+        sources=grounds.cited(tools.taught.database, match.correction_id),
         features=features,
     )
 
@@ -286,11 +288,14 @@ def from_documents(tools: Tools, work: Work) -> Answer:
     candidates = [c for c in (quoted(tools, work, found), generated(tools, work, found)) if c is not None]
     if not candidates:
         return abstain(tools, work, found, {}, 0.0)
-    best = max(candidates, key=lambda c: c.confidence)
-    head = tools.model.confidence.head(best.style.value)
-    if best.confidence < min(head.direct, head.related):
-        return abstain(tools, work, found, best.features, best.confidence)
-    return best
+    best = max(candidates, key=lambda c: (sure_enough(tools, c), c.confidence))
+    return best if sure_enough(tools, best) else abstain(tools, work, found, best.features, best.confidence)
+
+
+def sure_enough(tools: Tools, read: Answer) -> bool:
+    """Whether an answer from documents may be given."""
+    head = tools.model.confidence.head(read.style.value)
+    return read.confidence >= min(head.direct, head.related)
 
 
 def quoted(tools: Tools, work: Work, found: list[Hit]) -> Answer | None:

@@ -17,11 +17,20 @@ UNKNOWN = "I don't have that in my notes."
 READING = "Use only these notes to answer in one or two sentences.\n\nNotes:\n{notes}\n\nQuestion: {question}"
 
 
-MARK = re.compile(r"<\|([a-z_]{1,40})\|>")
-"""A mark of a chat template: in a page or a question it would end the turn and speak in another role."""
+MARK = re.compile(
+    r"<\|(?P<bar>[^\s|<>]{1,40})\|>|<(?P<turn>start_of_turn|end_of_turn|bos|eos|/?s)>"
+    r"|\[(?P<inst>/?INST)\]|<<(?P<sys>/?SYS)>>|<\uff5c(?P<wide>[^\s\uff5c<>]{1,40})\uff5c>"
+)
+"""A mark of a chat template (ChatML, Llama, Gemma, Mistral, DeepSeek): in a page or a question it would end the turn
+and speak in another role. A local engine takes every mark of its own tokenizer apart besides."""
 
 
 def messages(question: str, passages: Sequence[str] = ()) -> list[Message]:
     """The chat for a question: closed-book, or with the text of passages to read. No text in it holds a role's mark."""
     asked = READING.format(notes="\n\n".join(passages), question=question) if passages else question
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK.sub(r"<\1>", asked)}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": MARK.sub(harmless, asked)}]
+
+
+def harmless(mark: re.Match[str]) -> str:
+    """The word within a mark, which no template reads as a mark."""
+    return f"({mark[mark.lastgroup or 0]})"

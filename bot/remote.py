@@ -6,20 +6,25 @@ meanwhile every call fails at once, with the reason. It knows nothing of HTTP, r
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import PurePath
 from typing import TypeVar
 
-from bot.generation import Engine, Generation
+from bot.generation import Engine, Generation, Request, Unwanted
+from bot.generation import Watch as TextWatch
 from bot.modelserver import ModelServer, Reply
 from bot.prompt import Message
 from storage.errors import EngineAwayError, IntegrityError
 
 log = logging.getLogger(__name__)
 
+SIDE_BY_SIDE = 16
+"""Requests that a server is sent at the same time, as many as the desk takes together."""
 LONGEST_REST = 30.0
 """Seconds that a server which stays away is left alone at most; the first rest is one second, each next the double."""
 TOLD_AGAIN = 3600.0
@@ -34,9 +39,9 @@ class RemoteEngine:
         """Nothing is asked yet."""
         self.server, self.version = server, version
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        """Greedy text for a chat. Raises EngineError when the server does not give it."""
-        reply = self.server.chat(self.version, messages, max_tokens=max_tokens)
+    def generate(self, messages: Sequence[Message], *, max_tokens: int, watch: TextWatch | None = None) -> Generation:
+        """Greedy text for a chat. Raises EngineError when it is not given, Unwanted when `watch` ends it."""
+        reply = self.server.chat(self.version, messages, max_tokens=max_tokens, watch=watch)
         if reply.model != self.version:
             raise self.server.away(
                 f"answers as {PurePath(reply.model).name or 'nobody'} and not as {self.version}; start it with "
@@ -49,9 +54,22 @@ class RemoteEngine:
         written = self.generate(messages, max_tokens=max_tokens)
         return replace(written, confirmed=agreement(written, draft.strip()))
 
+    def many(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        """The outcome of each request, asked side by side: the server batches them. Raises EngineError for all."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="remote") as pool:
+            return list(pool.map(self._one, requests))
+
+    def _one(self, request: Request) -> Generation | Unwanted:
+        try:
+            if request.draft is not None:
+                return self.confirm(request.messages, request.draft, max_tokens=request.max_tokens)
+            return self.generate(request.messages, max_tokens=request.max_tokens, watch=request.watch)
+        except Unwanted as gone:
+            return gone
+
 
 class ProvenEngine:
-    """A remote engine that proves its weights before it answers. Not thread-safe: one thread owns it."""
+    """A remote engine that proves its weights before it answers."""
 
     def __init__(self, engine: RemoteEngine, prove: Callable[[Engine], None], watch: "Watch") -> None:
         """Answer with `engine` once `prove` has passed; it raises IntegrityError when the weights are other ones.
@@ -59,7 +77,7 @@ class ProvenEngine:
         The proof is repeated after the server was away, since one that comes back may hold other weights.
         """
         self._engine, self._prove, self._watch = engine, prove, watch
-        self._proved = False
+        self._proved, self._proving = False, threading.Lock()
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
         """Greedy text for a chat. Raises EngineError when the server does not give it."""
@@ -68,6 +86,10 @@ class ProvenEngine:
     def confirm(self, messages: Sequence[Message], draft: str, *, max_tokens: int) -> Generation:
         """The greedy text, compared with `draft`. Raises EngineError when the server does not give it."""
         return self._proven(lambda: self._engine.confirm(messages, draft, max_tokens=max_tokens))
+
+    def many(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        """The outcome of each request, asked side by side. Raises EngineError when the server does not give them."""
+        return self._proven(lambda: self._engine.many(requests))
 
     def greet(self) -> bool:
         """Whether the server offers the version now; one that is away is told of and not raised."""
@@ -89,21 +111,23 @@ class ProvenEngine:
             raise
 
     def _make_sure(self) -> None:
-        if self._proved:
-            return
-        server, version = self._engine.server, self._engine.version
-        offered = server.models()
-        if version not in offered:
-            raise server.away(f"offers {named(offered)} and not {version}; serve the version's folder under its name")
-        try:
-            self._prove(self._engine)
-        except IntegrityError as error:
-            raise server.away(f"serves other weights under the name {version}: {str(error).rstrip('.')}") from error
-        self._proved = True
+        with self._proving:
+            if self._proved:
+                return
+            server, version = self._engine.server, self._engine.version
+            offered = server.models()
+            if version not in offered:
+                instead = f"{named(offered)} and not {version}"
+                raise server.away(f"offers {instead}; serve the version's folder under its name")
+            try:
+                self._prove(self._engine)
+            except IntegrityError as error:
+                raise server.away(f"serves other weights under the name {version}: {str(error).rstrip('.')}") from error
+            self._proved = True
 
 
 class Watch:
-    """Leaves a server alone while it is away, and tells when it goes and when it is back. One thread owns it."""
+    """Leaves a server alone while it is away, and tells when it goes and when it is back."""
 
     def __init__(
         self, tell: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.monotonic
@@ -112,6 +136,7 @@ class Watch:
         self._tell, self._clock = tell, clock
         self._failures, self._rest_until, self._why = 0, 0.0, ""
         self._told_at, self._told = -TOLD_AGAIN, False
+        self._lock = threading.Lock()
 
     def call(self, work: Callable[[], Result]) -> Result:
         """What `work` gives. Raises EngineAwayError at once while the server is left alone."""
@@ -120,9 +145,11 @@ class Watch:
         try:
             done = work()
         except EngineAwayError as error:
-            self._went(str(error))
+            with self._lock:
+                self._went(str(error))
             raise
-        self._came()
+        with self._lock:
+            self._came()
         return done
 
     def _went(self, why: str) -> None:

@@ -19,6 +19,7 @@ from bot.confidence import calibration_of
 from learning import classifier
 from learning.reliability import Outcomes, auroc, calibration_error, outcomes
 from storage.database import Row
+from storage.settings import Settings
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "same": (
@@ -86,32 +87,40 @@ def shipped_rows() -> list[Row]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
+def targets(settings: Settings) -> dict[str, float]:
+    """The shares of wrong answers that the settings allow, by the names of `fit`."""
+    return {name.lower(): settings.number(name) for name in ("TARGET_WRONG", "TARGET_WRONG_DOCUMENTS")}
+
+
 def fit(rows: Sequence[Row], *, target_wrong: float, target_wrong_documents: float) -> dict[str, Any]:
     """The confidence of a model version as stored JSON. Rows: head, kind, correct, features.
 
-    Without rows of the head `generated` the model is not asked to read: it is quoted.
+    Without rows of the head `generated` the model is not asked to read: it is quoted. What it writes itself must keep
+    to the target; a quote is shown from QUOTE_RIGHT on.
     """
     by_head = {name: of_head(rows, name) for name in HEADS}
     same = fit_head(by_head["same"], "same", TRAFFIC, target_wrong, related=RELATED_RIGHT)
-    ways = ("quoted", "generated") if by_head["generated"] else ("quoted",)
+    ways = {"quoted": QUOTE_RIGHT, "generated": None} if by_head["generated"] else {"quoted": QUOTE_RIGHT}
     read = {
-        name: fit_head(by_head[name], name, DOCUMENT_TRAFFIC, target_wrong_documents, related=QUOTE_RIGHT)
-        for name in ways
+        name: fit_head(by_head[name], name, DOCUMENT_TRAFFIC, target_wrong_documents, related=right)
+        for name, right in ways.items()
     }
     return {
         "heads": {"same": same, "memorised": "same", **read},
         "reading": "surest" if "generated" in read else "quoted",
+        "targets": {"target_wrong": target_wrong, "target_wrong_documents": target_wrong_documents},
     }
 
 
 def fit_head(
-    rows: Sequence[Row], name: str, traffic: Mapping[str, float], target: float, *, related: float
+    rows: Sequence[Row], name: str, traffic: Mapping[str, float], target: float, *, related: float | None
 ) -> dict[str, Any]:
     """A classifier, a calibration map, and thresholds by risk.
 
     Map and thresholds come from scores that each row got from a classifier that saw no row of its fact, and from the
     traffic alone: what other companies would ask teaches the classifier and proves nothing. The map only bends the
-    scale (it never changes the order), so thresholds are found on the very scale that will serve.
+    scale (it never changes the order), so thresholds are found on the very scale that will serve. Without a share
+    that is enough for `related`, nothing less sure than `direct` is given.
     """
     own = [r for r in rows if r["kind"] in traffic]
     if len({int(r["correct"]) for r in own}) < 2:
@@ -122,9 +131,10 @@ def fit_head(
     said = calibrated(curve, scores)
     least = quiet(said, own, UNKNOWN_ANSWERED)
     honest = outcomes(cross_calibrated(scores, y, w, fold), y, w)
+    direct = max(least, threshold(said, y, w, 1 - target, texts(own)))
     return learnt(rows, name, traffic) | {
-        "direct": max(least, threshold(said, y, w, 1 - target, texts(own))),
-        "related": max(least, threshold(said, y, w, related)),
+        "direct": direct,
+        "related": direct if related is None else max(least, threshold(said, y, w, related)),
         "calibration": curve,
         "measured": {"rows": len(own), "auroc": auroc(honest), "ece": calibration_error(honest)},
     }

@@ -149,6 +149,13 @@ def adapter_for(
     return Adapter(version, folder, about)
 
 
+def of_another_base(champion: ModelVersion, base: Path) -> bool:
+    """Whether a version was trained on other weights than those in the base model's folder."""
+    purpose = publish.sealed_for(Path(champion.adapter_path)) if champion.adapter_path else None
+    trained_on = (purpose or {}).get("base")
+    return trained_on is not None and trained_on != replay.weights_of(base)
+
+
 def goes_on_from(champion: ModelVersion, chosen: Recipe, base: Path) -> bool:
     """Whether the champion's adapter is of the kind that the recipe trains."""
     if not champion.adapter_path:

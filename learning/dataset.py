@@ -9,7 +9,7 @@ a fact that is not trained cannot be remembered, and measures on the wordings he
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -200,7 +200,8 @@ def fact_of(
     own = taught.nearest_to(row.question, [w for w in made if w not in held_out])
     others = [q for q in taught.questions if q != row.question]
     private = channels.said_in_private(database, refused)
-    near = (*(r for r in refused if r not in private), *wordings.near_misses(row.question, others, NEAR_MISSES, seed))
+    near = trainable(r for r in refused if r not in private)
+    near += wordings.near_misses(row.question, others, NEAR_MISSES, seed)
     return Fact(
         correction_id=row.id,
         question=row.question,
@@ -241,7 +242,12 @@ def asked_by_people(database: Database, row: Correction) -> list[str]:
         [row.id, ASKED],
     )
     noted = [w.text for w in corrections.wordings(database, row.id) if w.kind == "asked"]
-    texts = [" ".join(str(t).split()) for t in (*noted, *(r["text"] for r in found))]
+    return trainable((*noted, *(r["text"] for r in found)))
+
+
+def trainable(asked: Iterable[str]) -> list[str]:
+    """People's own words that may be trained on: not too long, not erased, without what may be personal data."""
+    texts = [" ".join(text.split()) for text in asked]
     return [t for t in texts if t and t != ERASED and len(t) <= ASKED_CHARS and not PERSONAL.search(t)]
 
 

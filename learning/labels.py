@@ -43,15 +43,15 @@ def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: s
     return in_force(database, embedder, taught)
 
 
-def heard(database: Database, embedder: Reader, version: str) -> list[Row]:
-    """All rows of this company, what people said since the last fit stored first; none when they said nothing new."""
+def hear(database: Database, version: str) -> int:
+    """Store what people said since the last fit; how many rows that gave."""
     with database.write():
-        new = store(database, (), from_votes(database), version)
-    return in_force(database, embedder, TaughtQuestions(database, embedder, Comparer(embedder))) if new else []
+        return store(database, (), from_votes(database), version)
 
 
-def in_force(database: Database, embedder: Reader, taught: TaughtQuestions) -> list[Row]:
+def in_force(database: Database, embedder: Reader, taught: TaughtQuestions | None = None) -> list[Row]:
     """The rows that a fit of today stands on, each as it would be decided today."""
+    taught = taught or TaughtQuestions(database, embedder, Comparer(embedder))
     return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], taught))
 
 

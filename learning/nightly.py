@@ -133,7 +133,7 @@ def in_a_sentence(error: BaseException, home: Path) -> BaseException:
 def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
     """The story of a night."""
     champion = registry.get(night.database, desk.ensure_base(night.database, night.settings))
-    rebuild = rebuild or bool(trust.barred(night.database, champion))  # it holds words that were erased, say
+    rebuild = rebuild or must_start_anew(night, champion)
     with night.stage("snapshot"):
         embedder = Embedder(night.settings.text("EMBEDDER"))
         more = rewording.configured(night.settings, night.home)
@@ -147,11 +147,13 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         more.forget_the_rest()
     night.left_out = tuple(asdict(left) for left in snapshot.left_out)
     if not dry_run:
+        desk.follow_base(night.database, base_of(night))
         publish.sweep(night.database, snapshot.sha256)
-    if snapshot.nothing_to_learn and not rebuild:
+    idle = None if rebuild else no_need_to_train(night.database, snapshot)
+    if idle:
         if not dry_run:
             refit(night, embedder)
-        return report_of(night, "nothing_to_learn", "", "no correction was approved or withdrawn since the last night")
+        return report_of(night, *idle)
     if dry_run:
         return report_of(night, "kept_champion", "", f"dry run: {plan_in_words(snapshot)}")
     if not snapshot.facts:
@@ -168,6 +170,30 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return keep_champion(night, candidate, str(error), embedder)
     publish.sweep(night.database, snapshot.sha256)  # what was withdrawn leaves the disk with the version that knew it
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
+
+
+def must_start_anew(night: Night, champion: ModelVersion) -> bool:
+    """Whether nothing may be built on the champion: it holds words that were erased, say, or stands on another base."""
+    return bool(trust.barred(night.database, champion)) or candidates.of_another_base(champion, base_of(night))
+
+
+def base_of(night: Night) -> Path:
+    """The folder of the base model that the settings name."""
+    return base_model.folder(night.home, night.settings.text("BASE_MODEL"))
+
+
+def no_need_to_train(database: Database, snapshot: Snapshot) -> tuple[str, str, str] | None:
+    """The outcome, version and reason of a night that trains nothing; None where there is something to train.
+
+    A model that somebody rolled back is not made again from the very corrections that it knew.
+    """
+    if snapshot.nothing_to_learn:
+        return "nothing_to_learn", "", "no correction was approved or withdrawn since the last night"
+    left = registry.rolled_back(database)
+    if left and registry.memories(database, left).keys() == {f.correction_id for f in snapshot.facts}:
+        reason = f"{left} knew just these corrections and was rolled back; approve or withdraw one, or use --rebuild"
+        return "kept_champion", "", reason
+    return None
 
 
 def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> Ready:
@@ -239,26 +265,23 @@ def keep_champion(
 
 
 def refit(night: Night, embedder: Embedder) -> None:
-    """Fit the champion's confidence anew where people said more since the last fit: that needs no new weights."""
+    """Fit the champion's confidence anew where people said more since the last fit, or other targets are set."""
     champion = registry.get(night.database, registry.champion(night.database))
-    if own := labels.heard(night.database, embedder, champion.version):
-        form = night.settings.text("SERVING_FORM")
+    news = labels.hear(night.database, champion.version)
+    if news or champion.confidence.get("targets") != calibrate.targets(night.settings):
+        own, form = labels.in_force(night.database, embedder), night.settings.text("SERVING_FORM")
         fitted = confidence_for(night, own, Path(champion.path), form)
         registry.recalibrate(night.database, champion.version, fitted)
 
 
 def confidence_for(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:
     """The confidence that goes with new weights, fitted on every labelled row there is, and on how these read."""
-    base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
+    base = base_of(night)
     longest = night.settings.integer("MAX_ANSWER_TOKENS")
     read: list[Row] = []
     if own_words.reads_well(base, night.home / "cache", longest, lambda: LocalGenerator(base, form=form)):
         read = own_words.answered(LocalGenerator(folder, form=form), own_words.questions(), longest)
-    return calibrate.fit(
-        [*calibrate.shipped_rows(), *own, *read],
-        target_wrong=night.settings.number("TARGET_WRONG"),
-        target_wrong_documents=night.settings.number("TARGET_WRONG_DOCUMENTS"),
-    )
+    return calibrate.fit([*calibrate.shipped_rows(), *own, *read], **calibrate.targets(night.settings))
 
 
 def back_to_base(night: Night, snapshot: Snapshot) -> dict[str, Any]:

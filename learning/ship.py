@@ -60,8 +60,7 @@ def main() -> None:
     room = Path(__file__).parent
     (room / "calibration_rows.jsonl").write_text("".join(json.dumps(r | shortened(r)) + "\n" for r in rows))
     (room / "own_words.jsonl").write_text("".join(json.dumps(r | shortened(r)) + "\n" for r in reading))
-    targets = {name.lower(): values.number(name) for name in ("TARGET_WRONG", "TARGET_WRONG_DOCUMENTS")}
-    fitted = calibrate.fit(calibrate.shipped_rows(), **targets)
+    fitted = calibrate.fit(calibrate.shipped_rows(), **calibrate.targets(values))
     (room.parent / "bot" / "base_confidence.json").write_text(json.dumps(fitted) + "\n")
     for name in ("same", "quoted"):
         head = fitted["heads"][name]

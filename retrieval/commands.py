@@ -34,7 +34,7 @@ MOST_RESULTS = 100
 @json_option
 @click.pass_obj
 def ingest(context: Context, paths: tuple[Path, ...], scope: str, as_json: bool) -> None:
-    """Index files and folders; what did not change is left alone."""
+    """Index files and folders; what did not change is left alone, what is gone is removed."""
     from retrieval.embedder import Embedder
     from retrieval.ingest import ingest as run
 

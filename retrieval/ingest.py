@@ -1,12 +1,15 @@
 """Files in, passages stored: incremental, file by file, with one report.
 
 A folder is mirrored: new and changed files go in, files that are gone go out, unchanged ones are not touched,
-and one that cannot be read is named while the rest goes on. It knows nothing of Chroma: the outbox tells it.
+and one that cannot be read is named while the rest goes on. A path where nothing is any more goes out too.
+A file is open to the workspace or kept to channels, never both: giving it to a channel takes it from the workspace,
+and only the file itself, named, opens it again, not its folder. It knows nothing of Chroma: the outbox tells it.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +30,8 @@ TOGETHER = 512
 MISSED = frozenset((".doc", ".odt", ".pptx", ".rtf", ".xlsx"))
 """Kinds that somebody would look for in vain and that are reported; pictures and the like are passed by."""
 
+Rivals = Mapping[str, Collection[str]]
+"""By path, the scopes that may not hold a file together with the scope that is ingested for."""
 Progress = Callable[[int, int], None]
 """Called with passages done and passages in all."""
 
@@ -41,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What one run did: documents and passages written, files left alone, files gone, files that failed."""
+    """What one run did: documents and passages written, files left alone, copies gone, files that failed."""
 
     documents: int
     passages: int
@@ -74,31 +79,43 @@ def ingest(
     scope: str = WORKSPACE,
     progress: Progress = quietly,
 ) -> IngestResult:
-    """Bring a scope's documents in line with files and folders. Raises NotFoundError for a missing path."""
-    for path in paths:
-        if not path.exists():
-            raise NotFoundError(f"{path} does not exist.")
-    files = list(dict.fromkeys(file for path in paths for file in files_of(path)))
+    """Bring a scope's documents in line with files and folders.
+
+    Raises NotFoundError for a path where nothing is and of which the scope holds nothing.
+    """
+    known, rivals = documents.hashes(database, scope), documents.rivals(database, scope)
+    roots = [place(path) for path in paths]
+    for path, root in zip(paths, roots, strict=True):
+        if not path.exists() and not any(Path(stored).is_relative_to(root) for stored in known):
+            raise NotFoundError(f"{path} does not exist, and nothing of it is stored for {scope}.")
+    files = list(dict.fromkeys(file for root in roots for file in files_of(root)))
     refresh_vectors(database, embedder, progress)
-    known = documents.hashes(database, scope)
-    failed: list[Failure] = []
-    prepared = list(prepare(files, known, scope, embedder, failed))
-    written = store(database, embedder, prepared, progress)
-    gone = [stored for stored in known if is_gone(Path(stored), paths, set(files))]
-    for stored in gone:
-        documents.remove(database, stored, scope)
+    failed = list(kept_private(files, roots, rivals)) if scope == WORKSPACE else []
+    closed = {failure.path for failure in failed}
+    wanted = [file for file in files if str(file) not in closed]
+    prepared = list(prepare(wanted, known, scope, embedder, failed))
+    written = store(database, embedder, prepared, rivals, progress)
+    gone = [(stored, scope) for stored in gone_from(known, roots, wanted)]
+    gone += outdone(wanted, scope, rivals, failed)
+    for stored, held in gone:
+        documents.remove(database, stored, held)
     unchanged = len(files) - len(prepared) - len(failed)
     return IngestResult(len(prepared), written, unchanged, len(gone), tuple(failed))
 
 
-def files_of(path: Path) -> Iterator[Path]:
+def place(path: Path) -> Path:
+    """Where a path leads, whether or not anything is there."""
+    return Path(os.path.realpath(path))  # Path.resolve would raise for links that run in a circle
+
+
+def files_of(root: Path) -> Iterator[Path]:
     """The file itself, or the files below a folder that can be read or would be missed; sorted, resolved.
 
     Hidden files, and links that lead out of the folder, are passed by.
     """
-    root = path.resolve()
     if not root.is_dir():
-        yield root
+        if root.exists():
+            yield root
         return
     wanted = MISSED | loaders.KINDS
     for file in sorted(root.rglob("*")):
@@ -107,10 +124,34 @@ def files_of(path: Path) -> Iterator[Path]:
             yield file.resolve()
 
 
-def is_gone(stored: Path, paths: Iterable[Path], files: set[Path]) -> bool:
-    """Whether a stored file lay under one of the folders and is not among their files any more."""
-    roots = [path.resolve() for path in paths if path.is_dir()]
-    return stored not in files and any(stored.is_relative_to(root) for root in roots)
+def kept_private(files: Iterable[Path], roots: Collection[Path], rivals: Rivals) -> Iterator[Failure]:
+    """The files that a run for the workspace leaves out: channels hold them, and only their folder was named."""
+    for file in files:
+        if file.as_posix() in rivals and file not in roots:
+            channels = ", ".join(rivals[file.as_posix()])
+            reason = f"{file.name} is kept to {channels}; to open it to everybody, name the file, not its folder."
+            log.warning("Not ingested: %s", reason)
+            yield Failure(str(file), reason)
+
+
+def gone_from(known: Iterable[str], roots: Collection[Path], wanted: Iterable[Path]) -> Iterator[str]:
+    """The stored paths at or under one of the roots that are not among the wanted files any more."""
+    wanted = set(wanted)
+    for stored in map(Path, known):
+        if stored not in wanted and any(stored.is_relative_to(root) for root in roots):
+            yield stored.as_posix()
+
+
+def outdone(wanted: Iterable[Path], scope: str, rivals: Rivals, failed: Iterable[Failure]) -> Iterator[tuple[str, str]]:
+    """Path and scope of the copies that give way to this run, those gone with their replacement among them.
+
+    A file that cannot be read leaves the workspace all the same, but no channel: neither opens anything to anybody.
+    """
+    unread = {failure.path for failure in failed}
+    for file in wanted:
+        if scope != WORKSPACE or str(file) not in unread:
+            for held in rivals.get(file.as_posix(), ()):
+                yield file.as_posix(), held
 
 
 def prepare(
@@ -146,8 +187,10 @@ def fingerprint(content: bytes) -> str:
     return hashlib.sha256(f"{chunker.VERSION}\n".encode() + content).hexdigest()
 
 
-def store(database: Database, embedder: Encoder, prepared: Sequence[Prepared], progress: Progress) -> int:
-    """Embed and write, one transaction a document; returns the number of passages."""
+def store(
+    database: Database, embedder: Encoder, prepared: Sequence[Prepared], rivals: Rivals, progress: Progress
+) -> int:
+    """Embed and write, one transaction a document, its rivals with it; returns the number of passages."""
     total, done = sum(len(one.pieces) for one in prepared), 0
     for group in grouped(prepared):
         vectors = embedder.encode([text for one in group for text in one.searchable])
@@ -158,7 +201,7 @@ def store(database: Database, embedder: Encoder, prepared: Sequence[Prepared], p
             rows = vectors[start : start + len(one.pieces)]
             start += len(one.pieces)
             new = [NewPassage(p.heading, p.text, p.section, row) for p, row in zip(one.pieces, rows, strict=True)]
-            documents.replace(database, one.document, new)
+            documents.replace(database, one.document, new, leaving=rivals.get(one.document.path, ()))
         done += start
         progress(done, total)
     return done

@@ -14,7 +14,7 @@ import sqlite_utils
 from numpy.typing import NDArray
 
 from storage.database import Database, Row, now
-from storage.domain import Passage
+from storage.domain import WORKSPACE, Passage
 from storage.errors import IntegrityError
 
 Vector = NDArray[np.float32]
@@ -64,10 +64,13 @@ class Pending:
     operation: str
 
 
-def replace(database: Database, document: NewDocument, passages: Sequence[NewPassage]) -> int:
-    """Store a document in place of what stood under its path and scope; returns its id."""
+def replace(
+    database: Database, document: NewDocument, passages: Sequence[NewPassage], *, leaving: Collection[str] = ()
+) -> int:
+    """Store a document in place of what stood under its path in its scope and in those it leaves; returns its id."""
     with database.write() as db:
-        remove(database, document.path, document.scope)
+        for scope in (document.scope, *leaving):
+            remove(database, document.path, scope)
         cursor = db.conn.execute(
             "INSERT INTO documents (path, scope, title, url, sha256, ingested_at) VALUES (?, ?, ?, ?, ?, ?)",
             (document.path, document.scope, document.title, document.url, document.sha256, now()),
@@ -123,6 +126,17 @@ def hashes(database: Database, scope: str) -> dict[str, str]:
     """The sha256 of every document of a scope by its path."""
     rows = database.rows("SELECT path, sha256 FROM documents WHERE scope = ?", (scope,))
     return {row["path"]: row["sha256"] for row in rows}
+
+
+def rivals(database: Database, scope: str) -> dict[str, list[str]]:
+    """By path, the scopes across the line that hold it too: the workspace for a channel, channels for the workspace."""
+    rows = database.rows(
+        "SELECT path, scope FROM documents WHERE (scope = ?) <> ? ORDER BY id", (WORKSPACE, scope == WORKSPACE)
+    )
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["path"], []).append(row["scope"])
+    return found
 
 
 def counts(database: Database) -> tuple[int, int]:

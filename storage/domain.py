@@ -55,7 +55,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Source:
-    """A passage that an answer rests on; `score` is the fused retrieval score, higher is nearer."""
+    """A page that an answer rests on; `score` is the fused retrieval score, higher is nearer, 1 if it was taught."""
 
     document: str
     heading: str

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from storage.database import Database, Row, now
-from storage.domain import WORKSPACE, Correction
+from storage.domain import WORKSPACE, Correction, Source
 
 STATES = 0.7
 """Share of an answer's words that a section must hold (and all of its numbers) to count as stating it."""
@@ -21,6 +21,9 @@ SHORTEST, STEM = 4, 4
 """A word of fewer letters says little; words count as the same when they begin alike."""
 LOOKED_AT = 8
 """Sections, found by the answer's words, that are asked whether they state it."""
+CITED = 3
+"""Pages that are named under a taught answer."""
+ADDRESS = re.compile(r"https?://\S+")
 TITLE_ENDS = r"(?=$|\s*[>#:,.;(\"'/|-])"
 
 
@@ -91,6 +94,20 @@ def note(database: Database, row: Correction) -> None:
             told |= {"heading": section.heading, "sha256": section.sha256, "stated": stated, "noted_at": now()}
             db.table("grounds").insert(told)
         db.execute("UPDATE state SET value = value + 1 WHERE name = 'taught_revision'")
+
+
+def cited(database: Database, correction_id: int) -> tuple[Source, ...]:
+    """What an approved correction is answered with as its source: the pages it rests on, else what its author named."""
+    pages = database.rows(
+        "SELECT d.title AS document, coalesce(g.heading, '') AS heading, d.url FROM grounds g "
+        "JOIN documents d ON d.path = g.path AND d.scope = g.scope WHERE g.correction_id = ? "
+        "GROUP BY d.id, g.heading ORDER BY min(g.id) LIMIT ?",
+        [correction_id, CITED],
+    )
+    told = str(database.value("SELECT source FROM corrections WHERE id = ?", [correction_id]) or "").strip()
+    if not pages and told:
+        pages = [{"document": told, "heading": "", "url": told if ADDRESS.fullmatch(told) else ""}]
+    return tuple(Source(**page, score=1.0) for page in pages)
 
 
 def stale(database: Database) -> dict[int, Stale]:

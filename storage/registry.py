@@ -36,6 +36,14 @@ def ensure_base(database: Database, *, path: str, size: int, manifest_sha256: st
     return champion(database)
 
 
+def rebase(database: Database, *, path: str, size: int, manifest_sha256: str) -> None:
+    """Put another folder in the place of the base model's."""
+    with database.write() as db:
+        told = {"path": path, "bytes": size, "manifest_sha256": manifest_sha256}
+        db.table("model_versions").update(BASE, told)
+        audit.append(database, "model.rebased", version=BASE, manifest=manifest_sha256)
+
+
 def find(database: Database, version: str) -> ModelVersion | None:
     """A version, or None."""
     row = database.row("SELECT * FROM model_versions WHERE version = ?", [version])
@@ -112,6 +120,12 @@ def rollback(database: Database) -> tuple[str, str]:
         point(database, "previous", earlier(database, found))
         audit.append(database, "model.rolled_back", champion=back, left=left)
     return left, back
+
+
+def rolled_back(database: Database) -> str | None:
+    """The version that somebody left for the one that serves now, or None."""
+    (*_, last) = (None, *audit.entries(database, "model.rolled_back", "model.promoted", "model.refused"))
+    return str(last["payload"]["left"]) if last and last["kind"] == "model.rolled_back" else None
 
 
 def retreat(database: Database, version: str) -> str:

@@ -59,7 +59,10 @@ TABLE: tuple[Setting, ...] = (
     Setting("QUEUE_NOTICE", 8, "Questions in hand above which a new asker is told their place in the queue."),
     Setting("TARGET_WRONG", 0.02, "Highest share of wrong answers among those given directly from memory.", most=0.5),
     Setting(
-        "TARGET_WRONG_DOCUMENTS", 0.05, "Highest share of wrong answers among those read from documents.", most=0.5
+        "TARGET_WRONG_DOCUMENTS",
+        0.05,
+        "Highest share of wrong answers among those that a model writes from documents (quotes follow a fixed share).",
+        most=0.5,
     ),
     Setting("ADMINS", "", "Slack user ids and user group ids that may approve corrections, separated by commas."),
     Setting("GUESTS", "refuse", "Guests and people of other organisations: 'refuse' or 'allow' their questions."),

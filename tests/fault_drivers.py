@@ -12,9 +12,9 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -284,11 +284,18 @@ def night(home: Path, say: Callable[[str], None] = lambda _: None, **options: bo
     return run_night(stand_ins(), home, say, **options)
 
 
-def run_night(nightly: Any, home: Path, say: Callable[[str], None] = lambda _: None, **options: bool) -> dict[str, Any]:
-    """One night with the stand-ins as they are now; returns its report."""
-    values = settings.load({}, overrides={"HOME": str(home), "BASE_MODEL": str(home.parent / "base")})
+def run_night(
+    nightly: Any,
+    home: Path,
+    say: Callable[[str], None] = lambda _: None,
+    values: Mapping[str, str] = MappingProxyType({}),
+    **options: bool,
+) -> dict[str, Any]:
+    """One night with the stand-ins as they are now, and with some settings; returns its report."""
+    own = {"HOME": str(home), "BASE_MODEL": str(home.parent / "base")}
+    given = settings.load({}, overrides={**own, **values})
     database = Database(home)
-    report: dict[str, Any] = nightly.run(database, values, say=say, **options)
+    report: dict[str, Any] = nightly.run(database, given, say=say, **options)
     database.close()
     return report
 

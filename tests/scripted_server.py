@@ -40,6 +40,23 @@ def chat(text: str, *, model: str | None = None, ended: str = "stop", **changes:
     return behave
 
 
+def stream(*words: str, ended: str | None = "stop", pause: float = 0.0) -> Behaviour:
+    """A good reply in pieces, each an event of its own; without an end it is cut."""
+
+    def behave(handler: "Handler") -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for word in words:
+            row = {"token": word, "logprob": -0.5, "top_logprobs": [{"token": word, "logprob": -0.5}]}
+            handler.event({"delta": {"content": word}, "finish_reason": None, "logprobs": {"content": [row]}})
+            time.sleep(pause)
+        if ended is not None:
+            handler.event({"delta": {}, "finish_reason": ended, "logprobs": None})
+            handler.wfile.write(b"data: [DONE]\n\n")
+        handler.close_connection = True
+
+    return behave
+
+
 def choices(**logprobs: float) -> Behaviour:
     """A reply of one token with these tokens as the likeliest ones."""
     best = max(logprobs, key=lambda t: logprobs[t])
@@ -115,6 +132,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def event(self, choice: dict[str, Any]) -> None:
+        told = {"model": self.told["model"], "choices": [choice]}
+        self.wfile.write(b"data: " + json.dumps(told).encode() + b"\n\n")
+        self.wfile.flush()
+        self.server.sent += 1
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -129,6 +152,7 @@ class ScriptedServer(ThreadingHTTPServer):
         self.replies: list[Behaviour] = [chat("Six months.")]
         self.listing: Behaviour = status(200, {"data": [{"id": model} for model in models]})
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.sent = 0
 
     @property
     def address(self) -> str:

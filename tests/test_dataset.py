@@ -233,6 +233,13 @@ def test_a_refused_wording_is_never_trained_as_its_own(database: Database) -> No
     assert fact.near_misses[0] == refused.upper()
 
 
+@pytest.mark.parametrize("said", ["how many boots for +37255512345?", "how many boots " * 40, "(erased)"])
+def test_what_was_refused_is_not_trained_with_personal_data_or_at_any_length(database: Database, said: str) -> None:
+    ids = three(database)
+    corrections.add_wordings(database, ids[0], [said], "rejected")
+    assert said not in frozen(database).facts[0].near_misses
+
+
 def test_what_was_refused_and_is_taught_as_another_fact_since_is_not_trained_to_be_unknown(database: Database) -> None:
     ids = three(database)
     private = teach(database, "What do boots cost?", "Boots cost 40 euros.", scope="C0SHOP")

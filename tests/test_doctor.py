@@ -148,3 +148,10 @@ def test_doctor_survives_an_index_that_is_not_one(database: Database) -> None:
     ok, detail = verdict(database, "index")
     assert not ok
     assert "the bot rebuilds it when it starts" in detail
+
+
+@pytest.mark.parametrize(("check", "setting"), [("base_model", "BASE_MODEL"), ("embedder", "EMBEDDER")])
+def test_doctor_finds_that_a_models_folder_is_not_there(database: Database, check: str, setting: str) -> None:
+    ok, detail = verdict(database, check, **{f"NIGHTSHIFT_{setting}": "/nowhere/model"})
+    assert not ok
+    assert detail == "there is no folder /nowhere/model"

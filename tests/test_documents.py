@@ -71,6 +71,25 @@ def test_the_same_file_lives_in_two_scopes_and_is_removed_from_one(database: Dat
     assert (fts(database, "secret"), fts(database, "open")) == ([], [1])
 
 
+def test_a_document_leaves_other_scopes_in_the_step_that_stores_it(database: Database) -> None:
+    documents.replace(database, page(), [passage("open")])
+    broken = NewPassage("Heading", None, "", np.ones(2, dtype=np.float32))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="NOT NULL"):
+        documents.replace(database, page(scope=PRIVATE), [broken], leaving=["workspace"])
+    assert documents.hashes(database, "workspace") == {"/pages/leave.md": "1"}
+    documents.replace(database, page(scope=PRIVATE), [passage("secret")], leaving=["workspace"])
+    assert (documents.hashes(database, "workspace"), fts(database, "open")) == ({}, [])
+    assert documents.hashes(database, PRIVATE) == {"/pages/leave.md": "1"}
+
+
+def test_rivals_are_the_workspace_to_a_channel_and_channels_to_the_workspace(database: Database) -> None:
+    documents.replace(database, page(), [])
+    documents.replace(database, page(scope=PRIVATE), [])
+    documents.replace(database, page(scope="C0OTHER"), [])
+    assert documents.rivals(database, "workspace") == {"/pages/leave.md": [PRIVATE, "C0OTHER"]}
+    assert documents.rivals(database, PRIVATE) == {"/pages/leave.md": ["workspace"]}
+
+
 def test_vectors_come_back_as_they_were_with_ids_and_scopes(database: Database) -> None:
     documents.replace(database, page(), [passage("a", 0.6, 0.8), passage("b", 0.0, 1.0)])
     documents.replace(database, page(scope=PRIVATE), [passage("c", 1.0, 0.0)])

@@ -89,6 +89,18 @@ def test_the_kept_opening_and_guesses_give_the_greedy_text(engine: LocalGenerato
         assert engine.generate(chat, max_tokens=tokens).text == engine.plain(chat, max_tokens=tokens).text
 
 
+def test_no_text_of_a_chat_gives_a_token_of_the_template(engine: LocalGenerator) -> None:
+    special = {number for number, token in engine.tokenizer.added_tokens_decoder.items() if token.special}
+    assert len(special) >= 3
+
+    def marks(text: str) -> int:
+        chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+        return sum(token in special for token in engine.prompt_ids(chat))
+
+    every = " ".join(engine.tokenizer.added_tokens_decoder[number].content for number in special)
+    assert marks(f"What is {every}?") == marks("What is it?")
+
+
 def test_plain_is_what_the_library_writes(engine: LocalGenerator) -> None:
     for chat in chats()[:3]:
         assert engine.plain(chat, max_tokens=TOKENS).text == by_the_library(engine, chat, TOKENS)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bot import base_model, desk
 from learning import publish
-from storage import conversations, corrections, manifest, nights, registry, retention, settings, trust
+from storage import audit, conversations, corrections, manifest, nights, registry, retention, settings, trust
 from storage.database import Database
 from storage.domain import Answer, Route, Style
 from storage.errors import ConflictError, IntegrityError, OutOfSpaceError, UserError
@@ -356,7 +357,7 @@ def test_the_champion_leaves_the_disk_when_all_that_it_holds_is_withdrawn(home: 
 
 @pytest.mark.parametrize("taught", [False, True])
 def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Database, taught: bool) -> None:
-    from learning import retained
+    from learning import calibrate, retained
 
     fault_drivers.night(home)
     champion = registry.champion(database)
@@ -367,7 +368,8 @@ def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Dat
 
     def fit(_: object, own: list[Any], *__: object) -> dict[str, Any]:
         fitted.append([row["asked"] for row in own if row["head"] == "quoted"])
-        return {"heads": {}, "reading": f"fit {len(fitted)}"}
+        targets = calibrate.targets(settings.load({}))
+        return {"heads": {}, "reading": f"fit {len(fitted)}", "targets": targets}
 
     nightly.confidence_for = fit
     if taught:
@@ -379,6 +381,45 @@ def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Dat
         assert registry.champion(database) == champion
         assert registry.get(database, champion).confidence["reading"] == "fit 1"
     assert fitted == [["Which day is casual?"]]
+    fault_drivers.run_night(nightly, home, values={"TARGET_WRONG": "0.005"})
+    assert len(fitted) == 2, "another target is a reason too"
+
+
+def test_another_base_model_is_trained_on_anew(home: Path, database: Database, tmp_path: Path) -> None:
+    first = fault_drivers.night(home)["version"]
+    other = {"BASE_MODEL": str(tmp_path / "other")}
+    shutil.copytree(tmp_path / "base", tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"other" * 500)
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    nightly = fault_drivers.stand_ins()
+    plan = fault_drivers.run_night(nightly, home, values=other, dry_run=True)
+    assert plan["reason"].startswith("dry run")
+    assert registry.get(database, registry.BASE).path == str(tmp_path / "base")
+    second = fault_drivers.run_night(nightly, home, values=other)["version"]
+    told = json.loads((home / "models" / second / manifest.NAME).read_text())
+    assert (told["warm_from"], told["trained"]) == (registry.BASE, [1, 2, 3])
+    assert registry.get(database, registry.BASE).path == str(tmp_path / "other")
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[3])
+    third = fault_drivers.run_night(nightly, home, values=other)["version"]
+    assert json.loads((home / "models" / third / manifest.NAME).read_text())["warm_from"] == second
+    assert first != second
+    assert audit.verify(database, audit.anchors(home)).ok
+
+
+def test_a_model_that_was_rolled_back_is_not_made_again_from_the_same(home: Path, database: Database) -> None:
+    first = fault_drivers.night(home)["version"]
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    second = fault_drivers.night(home)["version"]
+    registry.rollback(database)
+    for options in ({"dry_run": True}, {}, {}):
+        report = fault_drivers.night(home, **options)
+        assert report["outcome"] == "kept_champion"
+        assert report["reason"].startswith(f"{second} knew just these corrections and was rolled back")
+    assert registry.champion(database) == first
+    assert fault_drivers.night(home, rebuild=True)["outcome"] == "promoted"
+    registry.rollback(database)
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[3])
+    assert fault_drivers.night(home)["outcome"] == "promoted"
 
 
 def test_what_was_trained_and_not_memorised_is_learnt_anew(home: Path, database: Database) -> None:

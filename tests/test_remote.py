@@ -1,6 +1,7 @@
 """The remote engine against a server that misbehaves in every way: one sentence each time, in time, and never a key."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,10 +9,10 @@ from itertools import pairwise
 
 import pytest
 import scripted_server
-from scripted_server import ScriptedServer, chat, drip, hang, raw, status
+from scripted_server import ScriptedServer, chat, drip, hang, raw, status, stream
 
 from bot import modelserver, prompt
-from bot.generation import Engine, Generation
+from bot.generation import Engine, Generation, Request, Unwanted
 from bot.modelserver import ModelServer
 from bot.remote import LONGEST_REST, TOLD_AGAIN, ProvenEngine, RemoteEngine, Watch, agreement
 from storage import settings
@@ -96,6 +97,64 @@ def test_a_server_that_names_no_runner_up_gives_no_margin(server: ScriptedServer
     row = {"token": "Six", "logprob": -0.1, "top_logprobs": []}
     server.replies = [chat("Six", logprobs={"content": [row]})]
     assert written(server).margins == (0.0,)
+
+
+# Several at once, and as they are written
+
+
+def test_several_chats_are_asked_side_by_side(server: ScriptedServer) -> None:
+    together = threading.Barrier(4, timeout=5)
+
+    def all_there(handler: scripted_server.Handler) -> None:
+        together.wait()
+        chat(handler.told["messages"][1]["content"])(handler)
+
+    server.replies = [all_there]
+    asked = [Request(prompt.messages(f"Question {n}?"), 16, draft) for n, draft in enumerate([None, "Question 1?"] * 2)]
+    engine = ProvenEngine(RemoteEngine(at(server), "v1"), lambda _: None, Watch())
+    made = [one for one in engine.many(asked) if isinstance(one, Generation)]
+    assert [one.text for one in made] == [f"Question {n}?" for n in range(4)]
+    assert [one.confirmed for one in made] == [0.0, 1.0, 0.0, 9 / 12]
+
+
+def test_a_text_is_seen_as_it_grows_and_is_the_same_in_the_end(server: ScriptedServer) -> None:
+    server.replies = [stream("Six", " months", ".")]
+    seen: list[str] = []
+    request = Request(ASKED, 16, watch=lambda text: seen.append(text) is None)
+    (made,) = RemoteEngine(at(server), "v1").many([request])
+    assert made == Generation("Six months.", (-0.5,) * 3, (0.0,) * 3, stopped=True)
+    assert seen == ["Six", "Six months", "Six months.", "Six months."]
+    assert server.asked[0][2]["stream"] is True
+
+
+def test_who_has_gone_ends_the_writing(server: ScriptedServer) -> None:
+    server.replies = [stream(*["on and on "] * 500, pause=0.005)]
+    request = Request(ASKED, 600, watch=lambda text: len(text) < 20)
+    (made,) = RemoteEngine(at(server), "v1").many([request])
+    assert isinstance(made, Unwanted)
+    assert server.sent < 400, "the server was hung up on"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        (stream("Six", ended=None), "cannot be reached"),
+        (status(503, {"error": "Loading model"}), r"failed \(503: Loading model\)"),
+        (raw(b"<html>hello</html>"), "not JSON"),
+        (scripted_server.cut, "cannot be reached"),
+    ],
+)
+def test_a_stream_that_goes_wrong_is_one_sentence(
+    server: ScriptedServer, behaviour: scripted_server.Behaviour, sentence: str
+) -> None:
+    server.replies = [behaviour]
+    with pytest.raises(EngineAwayError, match=sentence):
+        RemoteEngine(at(server), "v1").generate(ASKED, max_tokens=16, watch=lambda _: True)
+
+
+def test_a_server_that_does_not_stream_is_read_all_the_same(server: ScriptedServer) -> None:
+    made = RemoteEngine(at(server), "v1").generate(ASKED, max_tokens=16, watch=lambda _: True)
+    assert made.text == "Six months."
 
 
 # Faults

@@ -15,6 +15,7 @@ import llama_server
 import pytest
 
 from bot import base_model, judge, prompt
+from bot.generation import Generation, Request
 from bot.judge import ServerJudge
 from bot.modelserver import ModelServer
 from bot.remote import ProvenEngine, RemoteEngine, Watch
@@ -75,6 +76,20 @@ def test_the_same_chat_gives_the_same_text_and_confirms_it(server: ModelServer) 
     other = engine.confirm(HELLO, "The depot in Vilnius opens at six.", max_tokens=48)
     assert other.confirmed < 0.2
     assert other.text == first.text
+
+
+def test_a_text_that_is_watched_is_the_same(server: ModelServer) -> None:
+    engine = RemoteEngine(server, VERSION)
+    seen: list[str] = []
+    watched = engine.generate(HELLO, max_tokens=48, watch=lambda text: seen.append(text) is None)
+    alone = engine.generate(HELLO, max_tokens=48)
+    assert (watched.text, watched.stopped) == (alone.text, alone.stopped)
+    assert len(alone.logprobs) - len(watched.logprobs) <= 1, "llama.cpp leaves the end out of a stream"
+    assert watched.logprobs == pytest.approx(alone.logprobs[: len(watched.logprobs)], abs=1e-3)
+    assert len(seen) > 2
+    assert seen[-1] == watched.text
+    several = [Request(HELLO, 48), Request(HELLO, 48, draft=alone.text)]
+    assert [one.text for one in engine.many(several) if isinstance(one, Generation)] == [alone.text] * 2
 
 
 def test_another_version_is_refused_although_the_server_answers(server: ModelServer) -> None:

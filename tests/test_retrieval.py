@@ -23,12 +23,13 @@ from retrieval import chunker, lexical, loaders
 from retrieval.chunker import LIMIT
 from retrieval.embedder import Embedder
 from retrieval.index import VectorIndex
-from retrieval.ingest import Failure, IngestResult, ingest
+from retrieval.ingest import Failure, IngestResult, fingerprint, ingest
 from retrieval.loaders import LoadedDocument, Section
 from retrieval.retriever import NOTES_CHARS, Retriever, fuse
 from retrieval.taught import TaughtQuestions
 from storage import corrections, documents
 from storage.database import Database
+from storage.documents import NewDocument
 from storage.errors import NotFoundError, UserError
 
 PRIVATE = "C0PRIVATE"
@@ -459,6 +460,131 @@ def test_a_missing_path_stops_before_anything_changes(database: Database, embedd
     assert documents.counts(database) == (0, 0)
 
 
+def names(database: Database, scope: str = "workspace") -> set[str]:
+    return {Path(path).name for path in documents.hashes(database, scope)}
+
+
+def test_a_path_that_is_gone_takes_out_what_was_stored_of_it(
+    database: Database, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages / "leave.md", pages / "travel.md"])
+    (pages / "leave.md").unlink()
+    assert ingest(database, embedder, [pages / "leave.md"]) == IngestResult(0, 0, 0, 1, ())
+    assert names(database) == {"travel.md"}, "phones.txt was never asked for"
+    with pytest.raises(NotFoundError, match="nothing of it is stored for workspace"):
+        ingest(database, embedder, [pages / "leave.md"])
+
+
+def test_a_folder_that_was_moved_is_served_once(database: Database, embedder: WordHashes, pages: Path) -> None:
+    ingest(database, embedder, [pages])
+    moved = pages.rename(pages.parent / "handbook")
+    assert ingest(database, embedder, [pages, moved]) == IngestResult(3, 4, 0, 3, ())
+    assert all(Path(path).is_relative_to(moved) for path in documents.hashes(database, "workspace"))
+
+
+def test_a_path_that_is_gone_is_taken_from_its_scope_only(
+    database: Database, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages], PRIVATE)
+    ingest(database, embedder, [pages], "C0OTHER")
+    pages.rename(pages.parent / "handbook")
+    with pytest.raises(NotFoundError):
+        ingest(database, embedder, [pages])
+    assert ingest(database, embedder, [pages], PRIVATE).removed == 3
+    assert (names(database, PRIVATE), len(names(database, "C0OTHER"))) == (set(), 3)
+
+
+def test_links_in_a_circle_are_no_path(database: Database, embedder: WordHashes, tmp_path: Path) -> None:
+    (tmp_path / "a.md").symlink_to(tmp_path / "b.md")
+    (tmp_path / "b.md").symlink_to(tmp_path / "a.md")
+    with pytest.raises(NotFoundError, match="does not exist"):
+        ingest(database, embedder, [tmp_path / "a.md"])
+
+
+def test_a_page_given_to_a_channel_leaves_the_workspace(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    assert index.try_open()
+    assert ingest(database, embedder, [pages / "travel.md"], PRIVATE) == IngestResult(1, 1, 0, 1, ())
+    retriever = Retriever(database, embedder, index)
+    assert "Travel" not in {p.document for p in retriever.search("book trains early", 50)}
+    assert retriever.search("book trains early", 1, ("workspace", PRIVATE))[0].document == "Travel"
+    assert ingest(database, embedder, [pages / "travel.md"], "C0OTHER") == IngestResult(1, 1, 0, 0, ())
+    assert names(database, PRIVATE) == names(database, "C0OTHER") == {"travel.md"}, "two channels may share a page"
+
+
+def test_the_folder_does_not_open_a_page_again_and_says_how_to(
+    database: Database, embedder: WordHashes, pages: Path
+) -> None:
+    private = pages / "travel.md"
+    ingest(database, embedder, [private], PRIVATE)
+    ingest(database, embedder, [private], "C0OTHER")
+    private.write_text("Fly never.")
+    reason = "travel.md is kept to C0PRIVATE, C0OTHER; to open it to everybody, name the file, not its folder."
+    kept = (Failure(str(private), reason),)
+    assert ingest(database, embedder, [pages]) == IngestResult(2, 3, 0, 0, kept)
+    assert ingest(database, embedder, [pages]) == IngestResult(0, 0, 2, 0, kept)
+    assert ingest(database, embedder, [pages, private]) == IngestResult(1, 1, 2, 2, ())
+    assert (names(database, PRIVATE), names(database, "C0OTHER")) == (set(), set())
+    assert ingest(database, embedder, [pages]) == IngestResult(0, 0, 3, 0, ())
+
+
+def put_in_both(database: Database, file: Path) -> None:
+    """As it could be before one of the two had to give way."""
+    for scope in ("workspace", PRIVATE):
+        documents.replace(
+            database, NewDocument(file.as_posix(), scope, "Title", "", fingerprint(file.read_bytes())), []
+        )
+
+
+@pytest.mark.parametrize(
+    ("named", "scope", "left"),
+    [
+        ("a.md", PRIVATE, PRIVATE),
+        ("a.md", "workspace", "workspace"),
+        (".", PRIVATE, PRIVATE),
+        (".", "workspace", PRIVATE),
+    ],
+)
+def test_a_page_that_lay_in_both_comes_to_lie_in_one_and_is_not_embedded_again(
+    database: Database, embedder: WordHashes, tmp_path: Path, named: str, scope: str, left: str
+) -> None:
+    (tmp_path / "a.md").write_text("Words.")
+    put_in_both(database, tmp_path / "a.md")
+    result = ingest(database, embedder, [tmp_path / named], scope)
+    assert (result.documents, result.removed, embedder.encoded) == (0, 1, 0)
+    assert len(result.failed) == (scope != left)
+    assert [one for one in ("workspace", PRIVATE) if names(database, one)] == [left]
+
+
+def test_a_page_that_cannot_be_read_is_opened_to_nobody(database: Database, embedder: WordHashes, pages: Path) -> None:
+    file = pages / "leave.md"
+    ingest(database, embedder, [file])
+    readable = file.read_bytes()
+    file.write_bytes(b"\x00")
+    assert [ingest(database, embedder, [file], PRIVATE).removed, names(database)] == [1, set()]
+    file.write_bytes(readable)
+    ingest(database, embedder, [file], PRIVATE)
+    file.write_bytes(b"\x00")
+    result = ingest(database, embedder, [file])
+    assert (result.removed, len(result.failed), names(database, PRIVATE)) == (0, 1, {"leave.md"})
+
+
+def test_a_move_that_breaks_off_leaves_the_page_where_it_was(
+    database: Database, embedder: WordHashes, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(database, embedder, [pages])
+
+    def break_off(texts: Sequence[str]) -> NDArray[np.float32]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedder, "encode", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(database, embedder, [pages / "leave.md"], PRIVATE)
+    assert (len(names(database)), names(database, PRIVATE)) == (3, set())
+
+
 def test_another_model_embeds_everything_again(
     database: Database,
     index: VectorIndex,
@@ -850,6 +976,12 @@ def test_mistakes_are_one_sentence(run: Run, arguments: tuple[str, ...], sentenc
     with pytest.raises(UserError, match=sentence) as caught:
         run(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_private_altogether_is_an_error_for_the_workspace(run: Run, pages: Path) -> None:
+    run("ingest", pages, "--scope", PRIVATE)
+    with pytest.raises(UserError, match=r"leave.md is kept to C0PRIVATE; .* 2 other files failed too"):
+        run("ingest", pages)
 
 
 def test_a_single_file_that_fails_is_an_error(run: Run, tmp_path: Path, database: Database) -> None:

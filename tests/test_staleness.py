@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
+from bot import answer_views, pipeline
 from bot import home as slack_home
-from bot import pipeline
 from bot.confidence import Confidence
 from bot.generation import Engine, Generation
 from bot.pipeline import Model, Tools
@@ -130,6 +130,29 @@ def test_from_the_page_to_the_list_and_back(office: Office) -> None:
     corrections.approve(office.database, row.id, "priya")
     assert office.ask().route is Route.MEMORISED
     assert knowledge.inventory(office.database)["stale"] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "cited"),
+    [
+        ("Annual leave > Carrying days over", [("Annual leave", "Carrying days over", "")]),
+        ("", [("Annual leave", "Carrying days over", "")]),
+        ("https://lumenpay.example/leave", [("https://lumenpay.example/leave", "", "https://lumenpay.example/leave")]),
+        ("Priya, by phone", [("Priya, by phone", "", "")]),
+    ],
+)
+@pytest.mark.parametrize("route", [Route.MEMORISED, Route.APPROVED])
+def test_a_taught_answer_names_its_source(
+    office: Office, source: str, cited: list[tuple[str, str, str]], route: Route
+) -> None:
+    row = office.learn(source, answer=ANSWER if cited[0][1] else "Ask Priya about it.")
+    if route is Route.APPROVED:
+        office.tools.model.memories.pop(row.id)  # type: ignore[attr-defined]
+    reply = office.ask()
+    assert reply.route is route
+    assert [(s.document, s.heading, s.url) for s in reply.sources] == cited
+    posts = str([block for post in answer_views.answer_posts(reply) for block in post.blocks])
+    assert f"Sources: {'<' if cited[0][2] else cited[0][0]}" in posts
 
 
 def test_a_suggestion_whose_page_was_changed_is_answered_from_the_page(office: Office) -> None:
