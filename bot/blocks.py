@@ -250,7 +250,7 @@ def review_card(
     """A correction with all that a reviewer needs: buttons while it is pending, else who decided."""
     blocks = [
         header(f"Correction {row.id}: {row.status.value}"),
-        section(f"*Question*\n{safety.clip(row.question, 1500)}", closer_look(row, conflicts)),
+        section(f"*Question*\n{safety.clip(row.question, 1500)}", closer_look(row)),
         *(section(p) for p in safety.split("*Better answer*\n" + safety.clip(row.answer, 5000))),
     ]
     if given.strip():
@@ -300,7 +300,7 @@ def decision(row: Correction, conflicts: Sequence[Conflict]) -> list[Block]:
 
 def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[ButtonElement]:
     """Approve, edit, reject; and one press for replacing the correction that this one contradicts."""
-    value = card_value(row, conflicts)
+    value = card_value(row)
     rivals = [c for c in conflicts if c.kind == "contradiction" and c.correction_id != row.supersedes]
     replace = [button(f"Approve, withdraw {rivals[0].correction_id}", "approve_replacing", value)] if rivals else []
     return [
@@ -311,14 +311,14 @@ def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[
     ]
 
 
-def card_value(row: Correction, conflicts: Sequence[Conflict]) -> str:
-    """What a review button carries: the correction, the conflicts that its card shows, and how it stood."""
-    return json.dumps([row.id, [[c.correction_id, c.kind] for c in conflicts[:2]], stamp(row)])
+def card_value(row: Correction) -> str:
+    """What a review button carries: the correction, and how it stood; in the middle older cards had its conflicts."""
+    return json.dumps([row.id, [], stamp(row)])
 
 
-def closer_look(row: Correction, conflicts: Sequence[Conflict] = ()) -> ButtonElement:
+def closer_look(row: Correction) -> ButtonElement:
     """The button that opens everything a reviewer weighs, and the decision."""
-    return button("Look closer", "look", card_value(row, conflicts))
+    return button("Look closer", "look", card_value(row))
 
 
 def proof_line(proof: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ Heavy parts are imported inside the functions, so that `--help` stays quick.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from storage.cli import Context, batch_options, check_batch, check_scope, emit, json_option, run_batch
+from storage.cli import Context, batch_options, check_batch, check_scope, emit, fail, json_option, run_batch
 from storage.database import Database
-from storage.domain import WORKSPACE, Answer
-from storage.errors import UserError
+from storage.domain import WORKSPACE, Answer, Correction
+from storage.errors import NightshiftError, UserError
 
 if TYPE_CHECKING:
     from bot.pipeline import Tools
-    from bot.teaching import Proposal
+    from bot.teaching import Pairs, Proposal
 
 ROUTES = ("auto", "memory", "raw", "documents")
 
@@ -50,12 +50,13 @@ def ask(
     check_batch(batch, out)
     if batch is None:
         check(question or "", context.settings.integer("MAX_QUESTION_CHARS"))
-    given = {"user": user, "channel": channel, "route": route}
+    given = {"question": "", "user": user, "channel": channel}
     typed = Typed(sys.stdout.isatty() and batch is None and not as_json)
     with open_tools(context) as (database, tools):
 
         def one(row: dict[str, Any]) -> dict[str, Any]:
-            return answer_json(reply_to(context, database, tools, {**given, **row}, typed))
+            asked = {name: str(row.get(name) or default) for name, default in given.items()}
+            return answer_json(reply_to(context, database, tools, asked, route, typed))
 
         if batch is not None:
             count = run_batch(batch, out, one)
@@ -87,19 +88,16 @@ class Typed:
 
 
 def reply_to(
-    context: Context, database: Database, tools: "Tools", row: dict[str, Any], typed: Typed | None = None
+    context: Context, database: Database, tools: "Tools", row: dict[str, str], route: str, typed: Typed
 ) -> Answer:
-    """Answer one input row with the keys question, user, channel and route."""
+    """Answer one input row with the keys question, user and channel."""
     from bot.asking import Asked, answer_and_store, check
 
-    text = str(row.get("question") or "")
+    text, channel = row["question"], row["channel"]
     check(text, context.settings.integer("MAX_QUESTION_CHARS"))
-    if row["route"] not in ROUTES:
-        raise UserError(f"There is no route {row['route']!r}; there are {', '.join(ROUTES)}.")
-    channel = str(row.get("channel") or "")
     scopes = (WORKSPACE, channel) if channel else (WORKSPACE,)
-    partly = typed.take if typed is not None and typed.shown else None
-    asked = Asked(text, str(row["user"]), channel, scopes=scopes, route=str(row["route"]), partial=partly)
+    partly = typed.take if typed.shown else None
+    asked = Asked(text, row["user"], channel, scopes=scopes, route=route, partial=partly)
     return answer_and_store(database, tools, asked, context.settings.names("COMPANY_CONTACTS"))
 
 
@@ -195,6 +193,19 @@ def load_embedder(context: Context) -> Any:
     return Embedder(context.settings.text("EMBEDDER"))
 
 
+def comparer(context: Context) -> Callable[[Database, Correction], "Pairs"]:
+    """What finds the conflicts of a correction that `review edit` rewords; its model is loaded before any lock."""
+    from bot import teaching
+
+    embed = load_embedder(context)
+    embed.encode(["The first call loads the embedder, so that nobody waits for a transaction that waits for it."])
+
+    def compared(database: Database, row: Correction) -> "Pairs":
+        return teaching.reworded(database, embed, row, teaching.claim_of(row)).pairs
+
+    return compared
+
+
 def propose(context: Context, database: Database, embedder: Any, row: dict[str, Any]) -> "Proposal":
     """Propose the correction of one input row."""
     from bot import teaching
@@ -246,7 +257,7 @@ def serve(context: Context) -> None:
     from bot import app
 
     app.check_tokens(context.settings)
-    asyncio.run(app.serve(context.database(), context.settings))
+    asyncio.run(app.serve(context.database(serving=True), context.settings))
 
 
 @click.command()
@@ -270,6 +281,7 @@ def doctor(context: Context, as_json: bool) -> None:
 
     checks = checkup.run(context.database(), context.settings)
     lines = [f"{'ok  ' if c['ok'] else 'FAIL'} {c['name']}: {c['detail']}" for c in checks]
-    emit(as_json, {"checks": checks}, "\n".join(lines))
-    if not all(c["ok"] for c in checks):
-        sys.exit(1)
+    told, text = {"checks": checks}, "\n".join(lines)
+    if failed := [c["name"] for c in checks if not c["ok"]]:
+        fail(as_json, NightshiftError(f"Something is wrong with: {', '.join(failed)}."), told, text)
+    emit(as_json, told, text)

@@ -4,10 +4,11 @@ Who may decide is asked again at every click; that nobody approves their own is 
 about something that changed meanwhile is refused in one sentence, and what was typed is kept.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bot import blocks, delivery, home, review_views, safety
@@ -15,7 +16,8 @@ from bot.delivery import Parts, Place, guarded
 from bot.home import Pages
 from bot.listeners import clicked, open_modal, place_of, pressed
 from bot.review_views import APPROVE, BOTH, REJECT, RELEASE, REPLACE, SAVE
-from bot.reviews import check, field_of, form_of, metadata_of, submitted_place
+from bot.reviews import PATIENCE, check, field_of, form_of, metadata_of, submitted_place
+from bot.teaching import Pairs
 from storage import corrections, evidence, holds, registry
 from storage.database import Database
 from storage.domain import Correction, Status
@@ -35,18 +37,17 @@ Rows = tuple[Correction, ...]
 
 @dataclass(frozen=True)
 class Named:
-    """The correction that a button or a modal names, the conflicts known there, and how it stood."""
+    """The correction that a button or a modal names, how it stood there, and its conflicts in new words, if any."""
 
     id: int
-    found: tuple[tuple[int, str], ...]
     seen: str
+    reworded: Pairs | None = None
 
     @classmethod
     def read(cls, value: str) -> "Named":
         """What a review button carries; those on old cards do not say how the correction stood."""
-        number, known, *seen = json.loads(value)
-        found = tuple((int(other), str(kind)) for other, kind in known)
-        return cls(int(number), found, str(seen[0]) if seen else "")
+        number, _, *seen = json.loads(value)
+        return cls(int(number), str(seen[0]) if seen else "")
 
 
 Act = Callable[[Database, Named, str, Form], Rows]
@@ -92,7 +93,7 @@ def quick(act: Act) -> Callable[[Parts, Body], Awaitable[None]]:
         except UserError:
             await show_how_it_stands(parts, body, named)
             raise
-        await announce(parts, changed, named, place_of(body), body.get("view"))
+        await announce(parts, changed, place_of(body), body.get("view"))
 
     return work
 
@@ -102,7 +103,7 @@ async def show_how_it_stands(parts: Parts, body: Body, named: Named) -> None:
     if body.get("view"):
         await home.publish(parts, str(body["user"]["id"]), seen=body["view"])
         return
-    dossier = await parts.stored(evidence.dossier, named.id, named.found)
+    dossier = await parts.stored(evidence.dossier, named.id)
     await delivery.update_cards(parts, dossier.row, review_views.conflicts_in(dossier))
 
 
@@ -112,7 +113,7 @@ def opening(view: View, *, only_pending: bool) -> Callable[[Parts, Body], Awaita
     async def work(parts: Parts, body: Body) -> None:
         await parts.people.must_be_admin(str(body["user"]["id"]))
         named = Named.read(pressed(body))
-        dossier = await parts.stored(evidence.dossier, named.id, named.found)
+        dossier = await parts.stored(evidence.dossier, named.id)
         if only_pending:
             corrections.must_be(dossier.row, Status.PENDING)
         await open_modal(parts, body, view(dossier, review_metadata(body)))
@@ -187,13 +188,14 @@ def submitted(parts: Parts, act: Act, view: View) -> Callable[..., Awaitable[Non
     async def listener(ack: "AsyncAck", body: Body) -> None:
         form, told = form_of(body), metadata_of(body)
         user, named = str(body["user"]["id"]), Named.read(str(told["value"]))
-        named = Named(named.id, named.found, str(told.get("seen") or named.seen))
+        named = Named(named.id, str(told.get("seen") or named.seen))
         try:
             await parts.people.must_be_admin(user)
             form = await parts.stored(masked, form, parts.settings.names("COMPANY_CONTACTS"))
+            named = replace(named, reworded=await compared(parts, user, named, form))
             changed = await parts.stored(act, named, user, form)
         except ConflictError as error:
-            dossier = await parts.stored(evidence.dossier, named.id, named.found)
+            dossier = await parts.stored(evidence.dossier, named.id)
             await ack(response_action="update", view=again(view, dossier, told, str(error), form))
             return
         except UserError as error:
@@ -206,9 +208,26 @@ def submitted(parts: Parts, act: Act, view: View) -> Callable[..., Awaitable[Non
         await ack()
         place = submitted_place(body)
         seen = {"private_metadata": json.dumps(told.get("pages") or {})}
-        parts.begin(guarded(parts, place, announce(parts, changed, named, place, seen)))
+        parts.begin(guarded(parts, place, announce(parts, changed, place, seen)))
 
     return listener
+
+
+async def compared(parts: Parts, user: str, named: Named, form: Form) -> Pairs | None:
+    """What a correction contradicts or repeats in the words of a form; None when no other words are to be kept.
+
+    Raises ConflictError when the desk is too busy to tell in time, UserError for words that may not be kept.
+    """
+    row = await parts.stored(corrections.get, named.id)
+    if not rewords(form, row):
+        return None
+    check({"source": "", **texts_of(form)})
+    asked = {**texts_of(form), "author": user, "rewords": row.id}
+    pending = asyncio.wrap_future(await asyncio.to_thread(parts.desk.teach, **asked))
+    try:
+        return (await asyncio.wait_for(pending, PATIENCE)).pairs
+    except TimeoutError as error:
+        raise ConflictError("I am too busy to compare your words with the other corrections just now.") from error
 
 
 def again(view: View, dossier: Dossier, told: Body, why: str, form: Form) -> blocks.Block:
@@ -251,14 +270,24 @@ def approve_row(database: Database, named: Named, reviewer: str, form: Form) -> 
 
 
 def approve_replacing_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
-    """Approve a correction and withdraw those it contradicts: all approved ones, or the first that waits."""
+    """Approve a correction and withdraw those it contradicts."""
+    with database.write():
+        gone = withdraw_rivals(database, named, reviewer)
+        return *approve_row(database, named, reviewer, form), *gone
+
+
+def withdraw_rivals(database: Database, named: Named, reviewer: str) -> Rows:
+    """Withdraw what a correction contradicts: all approved ones, or the first that waits.
+
+    Raises UserError when one of them is for other people.
+    """
     with database.write():
         must_stand(database, named.id, named.seen)
-        rival = review_views.contradicted(evidence.dossier(database, named.id, named.found))
-        others = corrections.contradicted(database, named.id) or (() if rival is None else (rival.row.id,))
-        reason = f"contradicted by correction {named.id}"
-        gone = [corrections.withdraw(database, other, reviewer, reason=reason) for other in others]
-        return approved(database, named.id, reviewer, form.get("reason", "")), *gone
+        dossier = evidence.dossier(database, named.id)
+        rivals, reason = review_views.contradicted(dossier), f"contradicted by correction {named.id}"
+        for rival in rivals:
+            corrections.must_be_for(rival, dossier.row.scope)
+        return tuple(corrections.withdraw(database, rival.id, reviewer, reason=reason) for rival in rivals)
 
 
 def approve_both_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
@@ -290,12 +319,13 @@ def approved(database: Database, number: int, reviewer: str, reason: str, *, any
 
 
 def edit_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
-    """Reword a correction; it goes on waiting."""
-    check({"source": "", **texts_of(form)})
+    """Reword a correction; it goes on waiting, with the conflicts of its new words."""
     with database.write():
         must_stand(database, named.id, named.seen)
-        texts = texts_of(form)
-        return (corrections.edit(database, named.id, reviewer, question=texts["question"], answer=texts["answer"]),)
+        row = corrections.edit(database, named.id, reviewer, **texts_of(form))
+        if named.reworded is not None:
+            evidence.note_conflicts(database, named.id, named.reworded)
+        return (row,)
 
 
 def reject_row(database: Database, named: Named, reviewer: str, form: Form) -> Rows:
@@ -316,7 +346,7 @@ def decide_row(database: Database, named: Named, reviewer: str, form: Form) -> R
     """What was chosen in the modal with everything; new wording is stored with the decision or not at all."""
     acts: dict[str, Act] = {
         APPROVE: approve_row,
-        REPLACE: approve_replacing_row,
+        REPLACE: approve_row,
         BOTH: approve_both_row,
         RELEASE: release_row,
         REJECT: reject_row,
@@ -327,11 +357,25 @@ def decide_row(database: Database, named: Named, reviewer: str, form: Form) -> R
         row = corrections.get(database, named.id)
         if row.status is not Status.PENDING:
             return withdraw_row(database, named, reviewer, form)
-        if chosen != REJECT and reworded(row, form):
+        if chosen in (APPROVE, REPLACE, BOTH):
+            must_be_known(database, named)
+        gone = withdraw_rivals(database, named, reviewer) if chosen == REPLACE else ()
+        if named.reworded is not None:
             row = edit_row(database, named, reviewer, form)[0]
         if chosen == SAVE:
             return (row,)
-        return acts[chosen](database, Named(named.id, named.found, evidence.stamp(row)), reviewer, form)
+        return *acts[chosen](database, Named(named.id, evidence.stamp(row)), reviewer, form), *gone
+
+
+def must_be_known(database: Database, named: Named) -> None:
+    """Raise ConflictError when a correction contradicts in its new words what it did not contradict before."""
+    known = [other for other, kind in evidence.conflicts_of(database, named.id) if kind == "contradiction"]
+    new = [other for other, kind in named.reworded or () if kind == "contradiction" and other not in known]
+    if new:
+        raise ConflictError(
+            f"In these words it contradicts {corrections.in_words(new)}. "
+            f"Choose \u201c{review_views.SAVE_WORDS}\u201d first, then look closer and decide."
+        )
 
 
 def masked(database: Database, form: Form, contacts: Collection[str]) -> Form:
@@ -339,9 +383,11 @@ def masked(database: Database, form: Form, contacts: Collection[str]) -> Form:
     return form | {name: evidence.masked(database, form[name], contacts) for name in texts_of(form) if name in form}
 
 
-def reworded(row: Correction, form: Form) -> bool:
-    """Whether a form holds another wording than a correction."""
+def rewords(form: Form, row: Correction) -> bool:
+    """Whether a form holds another wording than a correction, to be kept."""
     texts = texts_of(form)
+    if "answer" not in form or form.get("decision") == REJECT:
+        return False
     return (texts["question"].strip(), texts["answer"].strip()) != (row.question, row.answer)
 
 
@@ -355,11 +401,10 @@ def reason_in(form: Form) -> str:
 # --- telling everybody ---
 
 
-async def announce(parts: Parts, changed: Rows, named: Named, place: Place, seen: Body | None) -> None:
+async def announce(parts: Parts, changed: Rows, place: Place, seen: Body | None) -> None:
     """Show a decision on the cards and on the reviewer's Home if they came from there, and tell the authors."""
     for row in changed:
-        found = named.found if row.id == named.id else ()
-        dossier = await parts.stored(evidence.dossier, row.id, found)
+        dossier = await parts.stored(evidence.dossier, row.id)
         await delivery.update_cards(parts, row, review_views.conflicts_in(dossier))
     if not place.channel:
         await home.publish(parts, place.user, seen=seen)

@@ -21,7 +21,7 @@ import click
 from bot.app import SlackBot, let_go, told_to_end
 from bot.desk import Desk
 from bot.workspace.server import Workspace
-from storage import audit, company
+from storage import audit, company, corrections
 from storage import settings as settings_table
 from storage.cli import GROUP
 from storage.database import Database
@@ -57,6 +57,7 @@ async def demo(settings: Settings, port: int) -> None:
     given = settings_for(settings, home, workspace)
     database = Database(home)
     audit.note_settings(database, given)
+    corrections.four_eyes_on_text(database, given.text("FOUR_EYES") == "text")
     desk = Desk(database, given)
     bot = SlackBot(database, given, desk)
     try:

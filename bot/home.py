@@ -236,7 +236,7 @@ def queue(contents: Contents, page: int) -> list[Block]:
         against = contents.conflicts.get(row.id, ())
         text = f"{safety.bold(row.question, 600)}\n{safety.clip(row.answer, 1200)}"
         shown += [
-            blocks.section(text, blocks.closer_look(row, against)),
+            blocks.section(text, blocks.closer_look(row)),
             *(blocks.versus(row, conflict) for conflict in against[:1]),
             blocks.context(blocks.card_line(row)),
             blocks.actions(*blocks.review_buttons(row, against)),

@@ -9,7 +9,8 @@ from typing import Any
 from bot import blocks, safety
 from bot.blocks import Block
 from bot.teaching import Conflict
-from storage.domain import Passage, Status
+from storage.corrections import in_words
+from storage.domain import Correction, Passage, Status
 from storage.evidence import Asked, Dossier, Rival, proof_in_words, stamp
 
 SIDE = 900
@@ -18,11 +19,9 @@ MOST_RIVALS = 3
 MOST_ALIKE = 8
 APPROVE, REPLACE, SAVE, REJECT, WITHDRAW = "approve", "replace", "save", "reject", "withdraw"
 BOTH, RELEASE = "both", "release"
-LABELS = {
-    APPROVE: "Approve",
-    SAVE: "Only save my wording",
-    REJECT: "Reject",
-}
+SAVE_WORDS = "Only save my wording"
+LABEL = 75
+"""Characters of a choice that Slack takes."""
 
 
 def conflicts_in(dossier: Dossier) -> tuple[Conflict, ...]:
@@ -30,17 +29,11 @@ def conflicts_in(dossier: Dossier) -> tuple[Conflict, ...]:
     return tuple(Conflict(r.row.id, r.row.question, r.row.answer, r.kind) for r in dossier.rivals)
 
 
-def contradicted(dossier: Dossier) -> Rival | None:
-    """The approved or waiting correction that approving this one could withdraw."""
-    alive = (Status.PENDING, Status.APPROVED)
-    return next(
-        (
-            r
-            for r in dossier.rivals
-            if r.kind == "contradiction" and r.row.status in alive and r.row.id != dossier.row.supersedes
-        ),
-        None,
-    )
+def contradicted(dossier: Dossier) -> tuple[Correction, ...]:
+    """What approving a correction could withdraw: all approved ones that it contradicts, else the first that waits."""
+    against = [r.row for r in dossier.rivals if r.kind == "contradiction" and r.row.id != dossier.row.supersedes]
+    approved = tuple(row for row in against if row.status is Status.APPROVED)
+    return approved or tuple(row for row in against if row.status is Status.PENDING)[:1]
 
 
 # --- the comparison ---
@@ -72,11 +65,6 @@ def held_words(dossier: Dossier) -> str:
     ]
     more = len(dossier.held_with) - MOST_ALIKE
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
-
-
-def without(labels: dict[str, str], name: str) -> dict[str, str]:
-    """The other labels."""
-    return {key: label for key, label in labels.items() if key != name}
 
 
 def grid(dossier: Dossier) -> Block:
@@ -213,13 +201,18 @@ def wording(dossier: Dossier, form: dict[str, str]) -> list[Block]:
 
 def decision_input(dossier: Dossier) -> Block:
     """What can be done with a pending correction."""
-    labels = dict(LABELS)
-    if rival := contradicted(dossier):
-        labels = {APPROVE: LABELS[APPROVE], REPLACE: f"Approve, withdraw correction {rival.row.id}", **labels}
-        if rival.row.status is Status.APPROVED:
-            labels = {REPLACE: labels[REPLACE], BOTH: "Approve, let both stand", **without(labels, APPROVE)}
-    if dossier.held_with:
-        labels = {RELEASE: "Release it, decide later", **{k: labels[k] for k in (SAVE, REJECT)}}
+    labels = {RELEASE: "Release it, decide later"} if dossier.held_with else approvals(dossier)
+    labels |= {SAVE: SAVE_WORDS, REJECT: "Reject"}
     options = [{"text": blocks.plain(label), "value": value} for value, label in labels.items()]
     element = {"type": "radio_buttons", "action_id": "value", "options": options}
     return blocks.input_of("decision", "Decision", element, optional=False)
+
+
+def approvals(dossier: Dossier) -> dict[str, str]:
+    """The ways to approve a correction; only what is for the same people can give way to it."""
+    against = contradicted(dossier)
+    stand = any(row.status is Status.APPROVED for row in against)
+    labels = {} if stand else {APPROVE: "Approve"}
+    if against and all(row.scope == dossier.row.scope for row in against):
+        labels[REPLACE] = f"Approve, withdraw {in_words([row.id for row in against])}"[:LABEL]
+    return labels | ({BOTH: "Approve, let both stand"} if stand else {})

@@ -21,6 +21,10 @@ NEARLY_THE_SAME = 0.95
 """Cosine of two facts (question and answer) from which they count as one matter whatever the rules say."""
 
 
+Pairs = tuple[tuple[int, str], ...]
+"""Corrections that one contradicts or repeats, and which of the two; as `evidence.note_conflicts` keeps them."""
+
+
 @dataclass(frozen=True)
 class Conflict:
     """An earlier correction of the same question; `kind` is contradiction or duplicate."""
@@ -39,6 +43,11 @@ class Proposal:
     conflicts: tuple[Conflict, ...]
     held_with: tuple[int, ...] = ()
     masked: bool = False
+
+    @property
+    def pairs(self) -> Pairs:
+        """The conflicts as they are stored."""
+        return tuple((c.correction_id, c.kind) for c in self.conflicts)
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,18 @@ def propose(
     scope: str = WORKSPACE,
     answer_id: int | None = None,
     supersedes: int | None = None,
+    rewords: int | None = None,
     flood: Flood = Flood(),
     contacts: Collection[str] = (),
 ) -> Proposal:
     """Store a correction as pending, personal data masked, with its conflicts; held when it is one of a flood.
 
+    With `rewords`, the id of a waiting one, nothing is stored: it is only compared anew, in these words.
     Raises UserError when it holds a secret or is empty.
     """
     texts = Claim(*(evidence.masked(database, text, contacts) for text in (question, answer)))
+    if rewords is not None:
+        return reworded(database, embedder, corrections.get(database, rewords), texts)
     open_rows = corrections.in_status(database, Status.PENDING, Status.APPROVED)
     seen = [o for o in open_rows if o.scope in (WORKSPACE, scope)]
     found = conflicts(embedder, texts, seen)
@@ -97,10 +110,24 @@ def propose(
             answer_id=answer_id,
             supersedes=supersedes,
         )
-        evidence.note_conflicts(database, row.id, [(c.correction_id, c.kind) for c in told])
+        proposal = Proposal(row, told, alike, masked=(texts.question, texts.answer) != (question, answer))
+        evidence.note_conflicts(database, row.id, proposal.pairs)
         if alike:
             holds.begin(database, row.id, alike)
-    return Proposal(row, told, alike, masked=(texts.question, texts.answer) != (question, answer))
+    return proposal
+
+
+def reworded(database: Database, embedder: Encoder, row: Correction, claim: Claim) -> Proposal:
+    """A waiting correction with its conflicts in other words, as if the later of each two were proposed only now."""
+    open_rows = corrections.in_status(database, Status.PENDING, Status.APPROVED)
+    others = [o for o in open_rows if o.id not in (row.id, row.supersedes) and met(o, row)]
+    return Proposal(row, conflicts(embedder, claim, others))
+
+
+def met(one: Correction, other: Correction) -> bool:
+    """Whether the later of two corrections is for people who have the earlier one too."""
+    earlier, later = sorted((one, other), key=lambda row: row.id)
+    return earlier.scope in (WORKSPACE, later.scope)
 
 
 def conflicts(embedder: Encoder, claim: Claim, others: Sequence[Correction]) -> tuple[Conflict, ...]:

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def seal(database: Database, target: Path, copied: int) -> Backup:
         audit.append(database, "backup.began", name=name)
         database.copy(partial / FILE_NAME)
         head, created = head_of(partial / FILE_NAME), now()
-        versions = tuple(v.version for v in registry.versions(database))
+        versions = tuple(v.version for v in aliased(database))
         about = {"created_at": created, "home": str(database.home), "audit": head.as_json(), "versions": versions}
         manifest.seal(partial, about)
         manifest.publish(partial, target / name)
@@ -141,9 +141,11 @@ def copy_sealed(folder: Path, final: Path) -> int:
 
 
 def aliased(database: Database) -> list[ModelVersion]:
-    """The versions that serve, served before, or wait."""
+    """The versions that serve, served before, or wait, without those that may serve no more: no restore lets them."""
     names = {registry.alias(database, alias) for alias in ("champion", "previous", "candidate")}
-    return [v for v in registry.versions(database) if v.version in names]
+    known = [v for v in registry.versions(database) if v.version in names]
+    # `trust` also bars a version whose folder is gone, unless it has no hash; of such a one the copy is all there is.
+    return [v for v in known if not trust.barred(database, replace(v, manifest_sha256=""))]
 
 
 def folders_of(version: ModelVersion) -> list[Path]:
@@ -160,6 +162,7 @@ def older_copies(home: Path) -> tuple[Path, ...]:
 def drop_older(database: Database) -> Backup:
     """Make one backup of the database as it is now and delete every earlier copy, for the words that they still hold.
 
+    With them go the copies of model versions that may serve no more, because the new backup lists none of these.
     Raises what `make` raises; nothing was deleted then.
     """
     older = older_copies(database.home)

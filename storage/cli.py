@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -44,11 +44,16 @@ class Context:
         """The home folder."""
         return self.settings.home
 
-    def database(self) -> Database:
-        """Open the database in the home folder and log changed settings. Raises UserError when it cannot be written."""
+    def database(self, *, serving: bool = False) -> Database:
+        """Open the database in the home folder and log changed settings. Raises UserError when it cannot be written.
+
+        Only the bot (`serving`) takes a second pair of eyes away again: a shell may lack the bot's settings.
+        """
         database = Database(self.home)
         audit.note_settings(database, self.settings)
-        corrections.four_eyes_on_text(database, self.settings.text("FOUR_EYES") == "text")
+        asked = self.settings.text("FOUR_EYES") == "text"
+        if asked or serving:
+            corrections.four_eyes_on_text(database, asked)
         return database
 
 
@@ -143,10 +148,21 @@ def emit(as_json: bool, payload: dict[str, Any], text: str) -> None:
     click.echo(json.dumps({"ok": True, **payload}, ensure_ascii=False) if as_json else text)
 
 
+def fail(as_json: bool, error: NightshiftError, payload: dict[str, Any], text: str) -> NoReturn:
+    """Print a result that is a failure, all the same, and exit 1: one JSON object with its `error`, or the text."""
+    emit(as_json, payload | failure(error), text)
+    raise click.exceptions.Exit(1)
+
+
+def failure(error: NightshiftError) -> dict[str, Any]:
+    """An error as the contract has it."""
+    return {"ok": False, "error": {"code": error.code, "message": str(error)}}
+
+
 def report(error: NightshiftError, *, as_json: bool) -> None:
     """Print an error: one JSON object on stdout, or one sentence on stderr."""
     if as_json:
-        click.echo(json.dumps({"ok": False, "error": {"code": error.code, "message": str(error)}}, ensure_ascii=False))
+        click.echo(json.dumps(failure(error), ensure_ascii=False))
     else:
         click.echo(f"Error: {error}", err=True)
 
@@ -179,7 +195,7 @@ def check_batch(source: Path | None, target: Path | None) -> None:
 def run_batch(source: Path, target: Path | None, work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     """Apply `work` to every line of a JSONL file and write each input with its result merged in; returns the count.
 
-    A line whose work fails by a UserError carries `ok: false` and the error; the other lines go on.
+    A line whose work fails by an error of ours carries `ok: false` and the error; the other lines go on.
     """
     if target is None:
         raise UserError("--batch needs --out OUT.jsonl.")
@@ -188,8 +204,8 @@ def run_batch(source: Path, target: Path | None, work: Callable[[dict[str, Any]]
         for row in inputs:
             try:
                 result = {"ok": True, **work(row)}
-            except UserError as error:
-                result = {"ok": False, "error": {"code": error.code, "message": str(error)}}
+            except NightshiftError as error:
+                result = failure(error)
             out.write(json.dumps(row | result, ensure_ascii=False) + "\n")
             out.flush()
     return len(inputs)
@@ -198,7 +214,7 @@ def run_batch(source: Path, target: Path | None, work: Callable[[dict[str, Any]]
 def read_lines(source: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. Raises UserError that names the first bad line."""
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8").split("\n")  # other line ends may stand in a JSON text
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{source} cannot be read as text ({reason}).") from error

@@ -1,6 +1,10 @@
-"""The commands that need nothing but the database: review, models, audit, backup, restore, export, erase."""
+"""The commands that need nothing but the database: review, models, audit, backup, restore, export, erase.
+
+Only `review edit` needs more: what a reworded correction contradicts is found by the room of the command `correct`.
+"""
 
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ from storage import audit as audit_log
 from storage import backup as backups
 from storage import corrections, evidence, holds, registry, retention
 from storage import export as exports
-from storage.cli import Context, emit, json_option
+from storage.cli import Context, emit, fail, json_option, points
 from storage.database import Database
 from storage.domain import Correction, Status
 from storage.errors import ConflictError, ContradictionError, HeldError, IntegrityError, UserError
@@ -110,13 +114,15 @@ def review_approve(
         raise UserError("Approve corrections that take the place of others one at a time.")
 
     def approve(database: Database, number: int) -> Correction:
-        return corrections.approve(database, number, reviewer, reason=reason, supersedes=supersedes, anyway=anyway)
+        try:
+            return corrections.approve(database, number, reviewer, reason=reason, supersedes=supersedes, anyway=anyway)
+        except ContradictionError as error:
+            options = " ".join(f"--supersedes {other}" for other in error.others)
+            choice = f"{options}, or " if corrections.may_replace(database, number, error.others) else ""
+            raise ConflictError(f"{error} Add {choice}--anyway.") from error
 
     try:
         decide(context, as_json, ids, approve)
-    except ContradictionError as error:
-        options = " ".join(f"--supersedes {other}" for other in error.others)
-        raise ConflictError(f"{error} Add {options}, or --anyway.") from error
     except HeldError as error:
         raise ConflictError(f"{error} The command is: nightshift review release ID --reviewer U.") from error
 
@@ -152,17 +158,23 @@ def review_edit(
     """Change the text of a pending correction."""
     if question is None and answer is None:
         raise UserError("Nothing to change: give --question or --answer.")
-    contacts = context.settings.names("COMPANY_CONTACTS")
+    contacts, compared = context.settings.names("COMPANY_CONTACTS"), comparer(context)
 
     def masked(database: Database, text: str | None) -> str | None:
         return text if text is None else evidence.masked(database, text, contacts)
 
-    decide(
-        context,
-        as_json,
-        ids,
-        lambda db, i: corrections.edit(db, i, reviewer, question=masked(db, question), answer=masked(db, answer)),
-    )
+    def edit(database: Database, number: int) -> Correction:
+        texts = {"question": masked(database, question), "answer": masked(database, answer)}
+        row = corrections.edit(database, number, reviewer, reason=reason, **texts)
+        evidence.note_conflicts(database, number, compared(database, row))
+        return row
+
+    decide(context, as_json, ids, edit)
+
+
+def comparer(context: Context) -> Any:
+    """What finds the conflicts of a reworded correction; found as its command is, so that nothing imports upwards."""
+    return import_module(points()["correct"].module).comparer(context)
 
 
 @review.command("reject")
@@ -291,9 +303,7 @@ def audit_verify(context: Context, backups: Path | None, as_json: bool) -> None:
         emit(as_json, told, f"Intact; {verdict.head.in_words()}, {verdict.anchors} anchors agree.")
         return
     wrong = IntegrityError(f"The audit log is not as it was written: {len(lines)} faults.")
-    failed = {"ok": False, "error": {"code": wrong.code, "message": str(wrong)}}
-    emit(as_json, told | failed, "\n".join([str(wrong), *lines]))
-    raise click.exceptions.Exit(1)
+    fail(as_json, wrong, told, "\n".join([str(wrong), *lines]))
 
 
 @click.command()

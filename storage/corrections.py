@@ -51,8 +51,8 @@ def propose(
         "answer_id": answer_id,
         "supersedes": supersedes,
     }
-    if supersedes is not None and get(database, supersedes).scope != scope:
-        raise UserError(f"Correction {supersedes} is for other people than this one, so this one cannot replace it.")
+    if supersedes is not None:
+        must_be_for(get(database, supersedes), scope)
     with database.write() as db:
         key = database.insert("corrections", row)
         db.table("wordings").insert({"correction_id": key, "text": row["question"], "kind": "taught"})
@@ -91,7 +91,8 @@ def approve(
     An approved one whose page was changed since is confirmed instead.
     Raises NotAllowedError when the reviewer wrote it (or, where four eyes are asked for on the text, changed it),
     ConflictError when it is no longer pending, HeldError while it is held, ContradictionError when an approved
-    correction says otherwise and is neither superseded nor, with `anyway`, left beside it.
+    correction says otherwise and is neither superseded nor, with `anyway`, left beside it, UserError for a superseded
+    one of another scope.
     """
     reviewer = clean(reviewer, "reviewer")
     with database.write() as db:
@@ -104,6 +105,8 @@ def approve(
             must_agree(database, row, retired)
         for other in supersedes:
             must_be(get(database, other), Status.APPROVED)
+        for other in retired:
+            must_be_for(get(database, other), row.scope)
         review = {
             "reviewer": reviewer,
             "reviewed_at": now(),
@@ -158,15 +161,24 @@ def must_agree(database: Database, row: Correction, retired: Collection[int]) ->
     if not others:
         return
     old = get(database, others[0])
+    choice = "Say whether it takes that one's place or both stand."
+    if not may_replace(database, row.id, others):
+        choice = "They are not for the same people, so neither replaces the other; say that both stand."
     raise ContradictionError(
         f"Correction {row.id} contradicts {in_words(others)}, already approved "
-        f"(\u201c{old.question}\u201d: \u201c{old.answer}\u201d). Say whether it takes that one's place or both stand.",
+        f"(\u201c{old.question}\u201d: \u201c{old.answer}\u201d). {choice}",
         others,
     )
 
 
+def may_replace(database: Database, correction_id: int, others: Collection[int]) -> bool:
+    """Whether a correction is for the same people as all the others, so that it may take their place."""
+    scope = get(database, correction_id).scope
+    return all(get(database, other).scope == scope for other in others)
+
+
 def contradicted(database: Database, correction_id: int) -> tuple[int, ...]:
-    """The approved corrections that say otherwise, as noted when the later of the two was proposed."""
+    """The approved corrections that say otherwise, as noted when the later of the two was proposed or reworded."""
     rows = database.rows(
         "SELECT id FROM corrections WHERE status = 'approved' AND id IN ("
         "SELECT other_id FROM conflicts WHERE correction_id = ?1 AND kind = 'contradiction' UNION "
@@ -205,8 +217,12 @@ def edit(
     *,
     question: str | None = None,
     answer: str | None = None,
+    reason: str = "",
 ) -> Correction:
-    """Change the text of a pending correction; it stays pending. Raises UserError for a text that holds a secret."""
+    """Change the text of a pending correction; it stays pending. Raises UserError for a text that holds a secret.
+
+    What it contradicts now is for the caller to find and to note, in the same transaction.
+    """
     must_hold_no_secret(question or "", answer or "")
     with database.write() as db:
         row = get(database, correction_id)
@@ -216,6 +232,7 @@ def edit(
             "answer": clean(answer if answer is not None else row.answer, "answer"),
             "reviewer": clean(reviewer, "reviewer"),
             "reviewed_at": now(),
+            "reason": reason.strip(),
         }
         db.table("corrections").update(correction_id, changed)
         if (changed["question"], changed["answer"]) != (row.question, row.answer):
@@ -334,6 +351,14 @@ def must_be(row: Correction, *allowed: Status) -> None:
     """Raise ConflictError unless the correction is in one of the allowed states."""
     if row.status not in allowed:
         raise ConflictError(f"Correction {row.id} is {row.status} already.")
+
+
+def must_be_for(row: Correction, scope: str) -> None:
+    """Raise UserError unless a correction is for the same people as the one that is to take its place."""
+    if row.scope != scope:
+        raise UserError(
+            f"Correction {row.id} is for other people than this one, so this one cannot replace it; both may stand."
+        )
 
 
 def must_hold_no_secret(*texts: str) -> None:

@@ -55,11 +55,10 @@ class Dossier:
     held_with: tuple[Correction, ...] = ()
 
 
-def dossier(database: Database, correction_id: int, found: Sequence[tuple[int, str]] = ()) -> Dossier:
-    """A correction, its evidence, and its rivals: those that were noted and those in `found`."""
+def dossier(database: Database, correction_id: int) -> Dossier:
+    """A correction, its evidence, and its rivals."""
     row = corrections.get(database, correction_id)
-    known = dict(conflicts_of(database, correction_id)) | dict(found)
-    rivals = [(kind, corrections.get(database, other)) for other, kind in known.items()]
+    rivals = [(kind, corrections.get(database, other)) for other, kind in conflicts_of(database, correction_id)]
     held_with = tuple(corrections.get(database, other) for other in holds.alike(database, correction_id))
     return Dossier(row, gather(database, row), tuple(Rival(k, r, gather(database, r)) for k, r in rivals), held_with)
 
@@ -88,14 +87,18 @@ def counts_in(proof: Mapping[str, Any], name: str) -> tuple[int, int] | None:
 
 
 def note_conflicts(database: Database, correction_id: int, found: Sequence[tuple[int, str]]) -> None:
-    """Keep the (correction, kind) pairs that a correction was found to contradict or repeat."""
-    rows = [{"correction_id": correction_id, "other_id": other, "kind": kind} for other, kind in found]
+    """Keep the (correction, kind) pairs that a correction was found to contradict or repeat, and no earlier ones."""
+    rows = [
+        {"correction_id": max(correction_id, other), "other_id": min(correction_id, other), "kind": kind}
+        for other, kind in found
+    ]
     with database.write() as db:
+        db.execute("DELETE FROM conflicts WHERE ?1 IN (correction_id, other_id)", [correction_id])
         db.table("conflicts").insert_all(rows, ignore=True)
 
 
 def conflicts_of(database: Database, correction_id: int) -> list[tuple[int, str]]:
-    """The (correction, kind) pairs that were noted when it was proposed, and the later ones that still stand."""
+    """The (correction, kind) pairs that were noted of it and earlier ones, and of those later ones that still stand."""
     rows = database.rows(
         "SELECT other_id AS id, kind FROM conflicts WHERE correction_id = ?1 UNION "
         "SELECT c.id, kind FROM conflicts JOIN corrections c ON c.id = correction_id "

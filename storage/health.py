@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from storage import corrections, registry
+from storage import channels, corrections, registry
+from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Correction, Memory, NightlyRun, Status
 from storage.errors import NotFoundError
@@ -160,15 +161,17 @@ def percentile(values: Sequence[float], at: float) -> float | None:
 def unanswered(database: Database, since: str, limit: int = 10) -> list[Row]:
     """The questions that the bot did not know, those asked most first: rows with text, times and people.
 
-    Of a question that was asked anew the last answer counts: SQLite takes `route` from the row that has the `max`.
+    None was asked in a direct message or a private channel, and none is erased, because reports quote them. Of a
+    question that was asked anew the last answer counts: SQLite takes `route` from the row that has the `max`.
     """
     return database.rows(
         "SELECT q.text, count(*) AS times, count(DISTINCT q.user) AS people FROM questions q JOIN ("
         "SELECT coalesce(r.repeats, r.id) AS first, a.route, max(a.id) FROM questions r "
         "JOIN answers a ON a.question_id = r.id WHERE r.asked_at >= ? GROUP BY first) last ON last.first = q.id "
-        "WHERE q.asked_at >= ? AND last.route = 'ABSTAINED' "
+        "WHERE q.asked_at >= ? AND last.route = 'ABSTAINED' AND q.text <> ? "
+        f"AND q.channel NOT GLOB '[DG]*' AND q.channel NOT IN ({channels.PRIVATE}) "
         "GROUP BY lower(trim(q.text)) ORDER BY times DESC, max(q.id) DESC LIMIT ?",
-        [since, since, limit],
+        [since, since, ERASED, limit],
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from storage import audit, corrections, trust
 from storage.audit import ERASED
-from storage.database import Database
+from storage.database import Database, Row
 from storage.domain import Status
 from storage.errors import ConflictError, UserError
 
@@ -26,6 +26,14 @@ log = logging.getLogger(__name__)
 
 BY = "erasure"
 """The reviewer of a correction that is withdrawn because its author's words are erased."""
+PREPOSITIONS = (
+    "about after as at before between by during for from if in inside into like of on outside over per since "
+    "through to under until via when while with within without"
+)
+"""What `bot.threads` begins a follow-up's words with when it adds them to the question before."""
+GOING_ON = re.compile(rf" (?:{PREPOSITIONS.replace(' ', '|')})(?![\w'-])")
+LONGEST_REPLACED = 5
+"""Words of a question's last phrase that a follow-up's may take the place of."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +95,55 @@ def check_unerased(database: Database, since: int) -> None:
 
 
 def words_of(database: Database, user: str) -> Forgotten:
-    """What a person asked, what was answered to it, and what they proposed."""
-    asked = database.rows("SELECT id, text FROM questions WHERE user = ? AND text <> ?", [user, ERASED])
+    """What a person asked, or others with their words, what was answered to it, and what they proposed."""
+    asked = asked_with_words_of(database, user)
     sql = "SELECT id, question, answer FROM corrections WHERE author = ? AND question <> ?"
     taught = database.rows(sql, [user, ERASED])
     texts = {row["text"] for row in asked} | {row[name] for row in taught for name in ("question", "answer")}
     numbers, mine = tuple(row["id"] for row in asked), tuple(row["id"] for row in taught)
     return Forgotten(numbers, answers_with(database, numbers, mine), mine, frozenset(map(folded, texts)))
+
+
+def asked_with_words_of(database: Database, user: str) -> list[Row]:
+    """What a person asked, what others completed from it in its thread, and what was asked anew of both, by id."""
+    own = [row["id"] for row in database.rows("SELECT id FROM questions WHERE user = ?", [user])]
+    later = [row["id"] for row in database.rows(LATER, [user]) if completes(row["text"], row["before"])]
+    return database.rows(
+        "SELECT id, text FROM questions WHERE text <> ?1 AND (id IN (SELECT value FROM json_each(?2)) "
+        "OR repeats IN (SELECT value FROM json_each(?2))) ORDER BY id",
+        [ERASED, json.dumps([*own, *later])],
+    )
+
+
+LATER = f"""
+SELECT later.id, later.text, own.text AS before FROM questions own
+LEFT JOIN asked_messages m ON m.question_id = own.id
+JOIN questions later ON later.id > own.id AND later.thread <> '' AND (
+  later.channel = own.channel AND later.thread = own.thread OR later.channel = m.channel AND later.thread = m.thread
+) WHERE own.user = ?1 AND own.text <> '{ERASED}'
+  AND (own.repeats IS NULL OR own.repeats IN (SELECT id FROM questions WHERE user = ?1))
+"""
+"""What was asked in a thread after each question of a person's own; what they asked anew may be somebody else's."""
+
+
+def completes(text: str, before: str) -> bool:
+    """Whether a text is an earlier question with a follow-up's words at its end or in place of its last phrase.
+
+    Both are forms that `threads.joined` of the bot gives; a text that only begins alike has another word there.
+    """
+    whole, stem = folded(text).lower().rstrip("?"), folded(before).lower().rstrip("?!. ")
+    last = whole.rpartition(" ")[2]
+    return whole != stem and any(
+        stem.startswith(whole[: found.start()])
+        and (len(stem) == found.start() or same_phrase(stem[found.start() :], found[0], last))
+        for found in GOING_ON.finditer(whole)
+    )
+
+
+def same_phrase(phrase: str, preposition: str, last: str) -> bool:
+    """Whether a question's last phrase begins and ends as a follow-up's does, so that this took its place."""
+    begins = phrase.startswith(f"{preposition} ")
+    return begins and phrase.endswith(last) and len(phrase.split()) <= LONGEST_REPLACED
 
 
 def words_before(database: Database, before: str) -> Forgotten:

@@ -13,12 +13,13 @@ from typing import Any
 
 import aiohttp
 
+from bot import home
 from bot.app import SlackBot
 from bot.desk import Asked
 from bot.teaching import Conflict, Proposal
 from bot.workspace import rules
 from bot.workspace.server import Workspace
-from storage import conversations, corrections, settings
+from storage import conversations, corrections, evidence, settings
 from storage.database import Database
 from storage.domain import Answer, Route, Source, Style
 from storage.errors import UserError
@@ -43,6 +44,8 @@ class ScriptedDesk:
         self.script: list[Change | Exception] = []
         self.asked: list[Asked] = []
         self.conflicts: tuple[Conflict, ...] = ()
+        self.rivals: tuple[Conflict, ...] | None = None
+        """The conflicts of a correction in new words; None: the same as in the old ones."""
         self.hold: Future[Answer] | None = None
         self.given: list[Future[Answer]] = []
 
@@ -80,8 +83,17 @@ class ScriptedDesk:
 
     def teach(self, **proposal: Any) -> "Future[Proposal]":
         future: Future[Proposal] = Future()
-        future.set_result(Proposal(corrections.propose(self.database, **proposal), self.conflicts))
+        future.set_result(self.reworded(proposal["rewords"]) if "rewords" in proposal else self.proposed(**proposal))
         return future
+
+    def proposed(self, **proposal: Any) -> Proposal:
+        made = Proposal(corrections.propose(self.database, **proposal), self.conflicts)
+        evidence.note_conflicts(self.database, made.correction.id, made.pairs)
+        return made
+
+    def reworded(self, number: int) -> Proposal:
+        row = corrections.get(self.database, number)
+        return Proposal(row, home.conflicts(self.database, row) if self.rivals is None else self.rivals)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fault_drivers import published
 
-from storage import audit, backup, conversations, corrections, export, manifest, registry
+from storage import audit, backup, conversations, corrections, export, manifest, registry, retention
 from storage import database as opener
 from storage.cli import main
 from storage.database import BACKUPS, FILE_NAME, Database
@@ -296,6 +296,51 @@ def test_model_copies_leave_with_the_last_backup_that_lists_them(database: Datab
     (listed / manifest.NAME).write_text(json.dumps(backup.told(listed) | {"versions": ["base"]}))
     backup.rotate(database.home / BACKUPS, 1)
     assert list(copies.iterdir()) == []
+
+
+def test_a_backup_lists_what_its_aliases_name_and_other_model_copies_leave(database: Database) -> None:
+    copies = database.home / BACKUPS / "models"
+    published_before(database)
+    first = backup.make(database, keep=2, models=True)
+    assert first.versions == ("base", "v1")
+    for name in ("v2", "v3"):
+        published(database, name)
+    assert backup.make(database, keep=2, models=True).versions == ("v2", "v3")
+    assert sorted(f.name for f in copies.iterdir()) == ["v1", "v2", "v3"], "the first backup is kept still"
+    assert backup.make(database, keep=2).versions == ("v2", "v3")
+    assert sorted(f.name for f in copies.iterdir()) == ["v2", "v3"]
+
+
+def test_every_backup_that_is_kept_brings_its_own_models_back(database: Database) -> None:
+    home = database.home
+    published_before(database)
+    made = {"v1": backup.make(database, keep=KEEP, models=True)}
+    for name in ("v2", "v3"):
+        published(database, name)
+        made[name] = backup.make(database, keep=KEEP, models=True)
+    shutil.rmtree(home / "models" / "v3")
+    assert backup.make(database, keep=KEEP).versions == ("v2", "v3"), "of what is gone the copy is all there is"
+    database.close()
+    del database, made["v1"]
+    for champion, one in made.items():
+        shutil.rmtree(home / "models")
+        assert backup.restore(home, one.folder).champion == champion
+
+
+def test_copies_of_models_that_hold_erased_words_leave_with_the_earlier_copies(database: Database) -> None:
+    copies = database.home / BACKUPS / "models"
+    published_before(database)
+    published(database, "v2")
+    registry.remember(database, (Memory("v2", 1, True, {}),))
+    backup.make(database, keep=KEEP, models=True)
+    retention.erase(database, "U1")
+    assert backup.make(database, keep=KEEP, models=True).versions == ("v1",)
+    assert sorted(f.name for f in copies.iterdir()) == ["v1", "v2"], "an earlier backup may still need it"
+    shutil.rmtree(database.home / "models" / "v2")
+    backup.drop_older(database)
+    assert [f.name for f in copies.iterdir()] == ["v1"]
+    backup.make(database, keep=KEEP, models=True)
+    assert [f.name for f in copies.iterdir()] == ["v1"]
 
 
 # Killed at every line

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from retrieval.embedder import TokenVectors
 from storage import corrections, registry
-from storage.cli import Commands, main
+from storage.cli import Commands, main, read_lines, run_batch
 from storage.database import Database
 from storage.domain import ModelVersion
-from storage.errors import NotFoundError
+from storage.errors import EngineError, NotFoundError
+from tests.bench import exact
 
 PENDING, APPROVED, REJECTED = 1, 2, 3
 LONG = "why?!" * 10_000
@@ -340,6 +342,21 @@ def test_a_private_document_is_found_in_its_channel_only(told: Callable[..., Jso
     assert len(told("search", "merger Friday", "--channel", "C0SECRET")["passages"]) == 1
 
 
+def test_a_page_is_made_private_opened_again_and_taken_out(told: Callable[..., Json], tmp_path: Path) -> None:
+    plan = tmp_path / "pages" / "plan.md"
+    plan.parent.mkdir()
+    plan.write_text("# Plan\n\nThe merger is on Friday.\n")
+    told("ingest", plan.parent)
+    assert told("ingest", plan, "--scope", "C0SECRET")["removed"] == 1
+    assert told("search", "merger Friday")["passages"] == []
+    assert len(told("search", "merger Friday", "--channel", "C0SECRET")["passages"]) == 1
+    assert told("ingest", plan)["removed"] == 1
+    assert len(told("search", "merger Friday")["passages"]) == 1
+    plan.unlink()
+    assert told("ingest", plan)["removed"] == 1
+    assert told("search", "merger Friday", "--channel", "C0SECRET")["passages"] == []
+
+
 def correct(told: Callable[..., Json], question: str, answer: str, *more: object) -> Json:
     return told("correct", "--question", question, "--answer", answer, "--author", "ana", *more)
 
@@ -402,6 +419,41 @@ def test_a_batch_of_corrections_goes_on_behind_a_bad_line(told: Callable[..., Js
     assert "'first' is no correction id" in results[2]["error"]["message"]
 
 
+def test_a_line_of_a_batch_ends_with_a_newline_and_nothing_else(tmp_path: Path) -> None:
+    rows = [{"question": "a\u2028b\u2029c\u0085d"}, {"question": "e"}]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    assert list(read_lines(source)) == rows
+
+
+def test_a_line_that_the_model_server_cannot_answer_costs_that_line(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"n": 1}\n{"n": 2}\n')
+
+    def work(row: Json) -> Json:
+        if row["n"] == 1:
+            raise EngineError("The server gave no answer.")
+        return {"answer": "Yes."}
+
+    assert run_batch(source, target, work) == 2
+    first, second = map(json.loads, target.read_text().splitlines())
+    assert (first["ok"], first["error"]["code"], second["ok"]) == (False, "engine", True)
+
+
+def test_a_batch_of_questions_reads_the_keys_of_the_contract_only(
+    told: Callable[..., Json], queue: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.commands.open_tools", lambda _: nullcontext((queue, exact.tools(queue))))
+    source, target, again = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "again.jsonl"))
+    rows = [{"question": "Who waters plants?", "route": "RETRIEVED", "user": None}, {"question": "Why?", "user": "U1"}]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    told("ask", "--batch", source, "--out", target)
+    told("ask", "--batch", target, "--out", again, "--user", "eve")
+    for out in (target, again):
+        assert [json.loads(line)["ok"] for line in out.read_text().splitlines()] == [True] * 2
+    assert [r["user"] for r in queue.rows("SELECT user FROM questions ORDER BY id")] == ["cli", "U1", "eve", "U1"]
+
+
 def test_a_batch_of_searches(told: Callable[..., Json], tmp_path: Path) -> None:
     (tmp_path / "leave.md").write_text("# Leave\n\nEverybody has 28 days.\n")
     told("ingest", tmp_path / "leave.md")
@@ -444,6 +496,16 @@ def test_doctor_names_every_check(run: Callable[..., Result]) -> None:
     assert all(set(check) == {"name", "ok", "detail"} and check["detail"] for check in checks)
     assert {"python", "sqlite", "database", "disk", "base_model", "champion"} <= {check["name"] for check in checks}
     assert result.exit_code == (0 if all(check["ok"] for check in checks) else 1)
+
+
+def test_doctor_is_not_ok_when_a_check_is_not(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "hunter2")
+    result = run("doctor", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["ok"], told["error"]["code"]) == (1, False, "error")
+    assert "slack_tokens" in told["error"]["message"]
+    assert_one_sentence(told["error"]["message"])
+    assert not all(check["ok"] for check in told["checks"])
 
 
 def test_doctor_finds_half_a_token(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

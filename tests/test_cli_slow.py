@@ -135,7 +135,7 @@ def test_a_hundred_questions_in_one_process(run: Run, handbook: Json, tmp_path: 
         {"question": question, "user": f"U{number}", "channel": "", "mine": number}
         for number, question in enumerate([*golden, *wordings][:98])
     ]
-    rows += [{"question": " "}, {"question": "Where is the stapler?", "route": "guess"}]
+    rows += [{"question": " "}, {"question": "", "user": None}]
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     started = time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bot import threads
 from storage import asked, audit, backup, conversations, corrections, nights, registry, retention, trust
 from storage.audit import ERASED
 from storage.cli import main
@@ -195,6 +196,56 @@ def test_a_wording_whose_spaces_were_folded_is_found(database: Database) -> None
     nights.add_calibration(database, [label | {"correct": 1, "features": {}, "version": ""}])
     retention.erase(database, "UHER")
     assert b"Zebra stripes" not in bytes_of(database.home)
+
+
+LEAVE = "How much leave has my okapi in the first year?"
+
+
+def say(database: Database, text: str, user: str = "UHIM", thread: str = "5.0", repeats: int | None = None) -> int:
+    """A question in a channel; its id."""
+    return conversations.ask(database, text, user=user, channel="C1", thread=thread, repeats=repeats).id
+
+
+def followed(text: str, previous: str = LEAVE) -> str:
+    """A follow-up as the bot completes it."""
+    found = threads.follow_up(text, previous)
+    assert found is not None
+    return found.question
+
+
+def test_her_question_goes_where_a_colleague_asked_it_anew_or_followed_it_up(database: Database) -> None:
+    first = say(database, LEAVE, "UHER")
+    pressed = say(database, LEAVE, repeats=first)
+    longer, other = followed("And for part-timers?"), followed("and in the second year?")
+    assert not other.startswith(LEAVE[:-1]), "the second year takes the place of the first"
+    ids = [first, pressed, say(database, longer), say(database, other), say(database, followed("If I am ill?"))]
+    ids += [say(database, longer, "UTHEY", repeats=ids[2]), say(database, followed("And in Berlin?", longer))]
+    unasked = say(database, "Okapi of hers?", "UHER", thread="")
+    asked.note(database, "C1", "6.0", thread="6.0", said="Okapi of hers?", question_id=unasked)
+    ids += [unasked, say(database, followed("What about Berlin?", "Okapi of hers?"), thread="6.0")]
+    conversations.answer(database, Answer(ids[2], "An okapi has ten.", Route.RETRIEVED, Style.QUOTED, 0.5, "base"))
+    corrections.add_wordings(database, 2, [longer], "asked")
+    assert retention.erase(database, "UHER").questions == (1, *ids)
+    assert b"kapi" not in bytes_of(database.home)
+    assert audit.verify(database, audit.anchors(database.home)).ok
+
+
+def test_what_only_begins_like_a_question_of_hers_stays(database: Database) -> None:
+    before = say(database, followed("And for part-timers?"))
+    for text in ("Why", "?", LEAVE):
+        say(database, text, "UHER")
+    ids = [say(database, text) for text in ("Why do we pay for zebras?", "Whyever for?", LEAVE, f"{LEAVE[:-1]}?!", "?")]
+    ids += [say(database, followed("And for part-timers?"), thread=thread) for thread in ("", "7.0")]
+    theirs = say(database, "What is a gnu?", "UTHEY")
+    say(database, "What is a gnu?", "UHER", repeats=theirs)
+    kept = [before, *ids, theirs, say(database, followed("And for part-timers?", "What is a gnu?"))]
+    retention.erase(database, "UHER")
+    left = [row["id"] for row in database.rows("SELECT id FROM questions WHERE text <> ? AND id > 2", [ERASED])]
+    assert left == kept, "nor what follows up a question that she only pressed a button under"
+
+
+def test_the_words_by_which_a_follow_up_is_known_are_those_that_complete_it() -> None:
+    assert frozenset(retention.PREPOSITIONS.split()) == threads.PREPOSITIONS
 
 
 def trained(database: Database, version: str, *numbers: int) -> ModelVersion:

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from slack_office import PRIYA, REVIEW, SAM, Office, play, until
 
 from learning import report
-from storage import conversations, corrections, health, nights, registry
+from storage import channels, conversations, corrections, health, nights, registry
+from storage.audit import ERASED
 from storage.cli import main
 from storage.database import Database, now
 from storage.domain import Answer, Memory, ModelVersion, Route, Style
@@ -212,6 +213,21 @@ def test_the_weekly_report_counts_nights_reviews_and_what_was_not_known(database
     assert "“How long is leave?”: 3 times" in told.text
     assert told.figures["week"]["coverage"] == 0.0
     assert told.chart is not None
+
+
+def test_the_weekly_report_quotes_nothing_private_or_erased_and_counts_it(database: Database) -> None:
+    channels.note_private(database, "C0BOARD")
+    corrections.propose(database, question="Who?", answer="We.", author=SAM, scope="C0TEAM")
+    for channel in ("D0SAM", "G0OLD", "C0BOARD", "C0TEAM", "C0HELP"):
+        question = conversations.ask(database, f"What of {channel}?", user=SAM, channel=channel, thread="")
+        conversations.answer(database, Answer(question.id, "", Route.ABSTAINED, Style.NONE, 0.1, "v1"))
+    asked(database, Route.ABSTAINED)
+    assert [row["text"] for row in health.unanswered(database, "2000")] == ["How long is leave?", "What of C0HELP?"]
+    database.here.execute("UPDATE questions SET text = ? WHERE channel = 'C0HELP'", [ERASED])
+    told = report.weekly(database, chart=False)
+    assert told.figures["unanswered"] == []
+    assert "Asked and not known" not in told.text
+    assert "6 questions asked, coverage 0%" in told.text
 
 
 def test_a_question_that_was_asked_anew_by_a_press_is_one_question(database: Database) -> None:
