@@ -23,16 +23,16 @@ from slack_sdk.http_retry.builtin_async_handlers import (
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bot import blocks, safety
+from bot import blocks, review_views, safety
 from bot.admins import People
 from bot.asking import Asked
 from bot.blocks import Post
 from bot.pace import Pace, note_refusal
 from bot.streaming import Limiter
 from bot.teaching import Conflict, Proposal
-from storage import conversations, corrections, holds, nights, registry
+from storage import conversations, corrections, evidence, holds, nights, registry
 from storage.database import Database
-from storage.domain import Answer, Correction, Notice
+from storage.domain import Answer, Correction, Notice, Status
 from storage.errors import BusyError, NotAllowedError, NotFoundError, UserError
 from storage.settings import Settings
 
@@ -43,7 +43,12 @@ CHART_IN_WORDS = "Questions a day, rates a day, and the gates of the night; the 
 NO_CHART = "The chart could not be uploaded; `nightshift report` draws it again, and the text above holds its figures."
 COURIER_SECONDS = 2.0
 LONGEST_PAUSE = 600.0
-"""A notice that Slack refuses is tried again after 2, 4, 8 ... and at most this many seconds."""
+"""A notice or a card that Slack refuses is tried again after 2, 4, 8 ... and at most this many seconds."""
+CARDS_AT_ONCE = 2
+"""Review cards that one delivery posts; a channel takes a message a second:
+https://docs.slack.dev/apis/web-api/rate-limits"""
+UNTAUGHT = "correction"
+"""The kind of a notice to the bot itself: a correction that the desk has not stored yet."""
 REPORTS = ("nightly_report", "weekly_report")
 """Of these only the latest is news."""
 NOT_THERE = ("user_not_found", "user_disabled", "cannot_dm_bot")
@@ -77,6 +82,34 @@ class Answering(Protocol):
 
 
 @dataclass
+class Courier:
+    """What is remembered between attempts.
+
+    That is what Slack accepted, the `notices` and the `cards` by correction; which corrections are known to be
+    `carded`, their card noted in the database; and when to try again what failed, and the next pause.
+    """
+
+    notices: set[int] = field(default_factory=set)
+    cards: dict[int, tuple[str, str]] = field(default_factory=dict)
+    carded: set[int] = field(default_factory=set)
+    posting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pauses: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def may(self, what: str) -> bool:
+        """Whether something need not wait for another attempt."""
+        return time.monotonic() >= self.pauses.get(what, (0.0, 0.0))[0]
+
+    async def attempt(self, what: str, work: Awaitable[None]) -> None:
+        """Do something that never fails: it is logged, and waits twice as long as the last time."""
+        try:
+            await work
+        except Exception as error:
+            log.warning("%s is not delivered yet: %s", what, error)
+            _, pause = self.pauses.get(what, (0.0, COURIER_SECONDS))
+            self.pauses[what] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
+
+
+@dataclass
 class Parts:
     """What every listener works with."""
 
@@ -90,6 +123,7 @@ class Parts:
     deleted: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     talks: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     streams: Limiter = field(default_factory=Limiter)
+    courier: Courier = field(default_factory=Courier)
     people: People = field(init=False)
     questions: Pace = field(init=False)
     teaching: Pace = field(init=False)
@@ -269,15 +303,35 @@ async def guarded(parts: Parts, place: Place, work: Awaitable[None]) -> None:
 # --- review cards ---
 
 
+async def try_card(parts: Parts, correction_id: int) -> None:
+    """Put a correction with its conflicts before the reviewers; what fails is tried again by the courier."""
+
+    async def post() -> None:
+        dossier = await parts.stored(evidence.dossier, correction_id)
+        await post_card(parts, dossier.row, review_views.conflicts_in(dossier))
+
+    await parts.courier.attempt(card_name(correction_id), post())
+
+
+def card_name(correction_id: int) -> str:
+    """What the courier calls the card of a correction."""
+    return f"the card of correction {correction_id}"
+
+
 async def post_card(parts: Parts, row: Correction, conflicts: Sequence[Conflict] = ()) -> None:
-    """Put a correction before the reviewers. Without a review channel it waits in App Home."""
-    channel = parts.settings.text("REVIEW_CHANNEL")
+    """Put a correction before the reviewers, once. Without a review channel it waits in App Home."""
+    channel, cards = parts.settings.text("REVIEW_CHANNEL"), parts.courier.cards
     if not channel:
         return
-    where, ts = await send(parts, channel, await card(parts, row, conflicts))
-    await parts.stored(conversations.remember_post, where, ts, correction_id=row.id)
+    async with parts.courier.posting:  # the courier and whoever takes a correction may come at the same time
+        if await parts.stored(conversations.posts_of, correction_id=row.id):
+            return
+        if row.id not in cards:
+            cards[row.id] = await send(parts, channel, await card(parts, row, conflicts))
+        where, ts = cards[row.id]
+        await parts.stored(conversations.remember_post, where, ts, correction_id=row.id)
     now = await parts.stored(corrections.get, row.id)
-    if now != row:  # decided between the two lines above: that decision found no card to show itself on
+    if now != row:  # decided meanwhile: that decision found no card to show itself on
         await update_cards(parts, now, conflicts)
 
 
@@ -313,39 +367,65 @@ async def card(parts: Parts, row: Correction, conflicts: Sequence[Conflict]) -> 
 
 
 async def deliver_forever(parts: Parts) -> None:
-    """Every two seconds, deliver what the nights left; delivered means that Slack accepted it."""
-    pauses: dict[int, tuple[float, float]] = {}
+    """Every two seconds, deliver what the nights left and the cards that nobody posted, until Slack accepts them."""
     while True:
         try:
-            await deliver_owed(parts, pauses)
+            await deliver_owed(parts)
+            await deliver_cards(parts)
         except Exception:
-            log.exception("the notices could not be read")
+            log.exception("the notices and the missing cards could not be read")
         await asyncio.sleep(COURIER_SECONDS)
 
 
-async def deliver_owed(parts: Parts, pauses: dict[int, tuple[float, float]]) -> None:
-    """Deliver every notice that is due. `pauses` holds, by notice, when to try again and the next pause."""
-    for notice in await without_old_reports(parts, await parts.stored(nights.owed)):
-        due, pause = pauses.get(notice.id, (0.0, COURIER_SECONDS))
-        if time.monotonic() < due:
-            continue
-        try:
-            await deliver(parts, notice)
-        except Exception as error:
-            log.warning("notice %s for %r is not delivered yet: %s", notice.id, notice.user, error)
-            pauses[notice.id] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
-            continue
-        await parts.stored(nights.delivered, notice.id)
+async def deliver_owed(parts: Parts) -> None:
+    """Deliver every notice to people that is due."""
+    courier, owed = parts.courier, await parts.stored(nights.owed)
+    if lapsed := overtaken(owed) - courier.notices:
+        log.info("the reports of notices %s lapse: there are later ones", sorted(lapsed))
+        courier.notices |= lapsed
+    for notice in owed:
+        what = f"notice {notice.id} for {notice.user!r}"
+        if notice.kind != UNTAUGHT and courier.may(what):
+            await courier.attempt(what, deliver_once(parts, notice))
 
 
-async def without_old_reports(parts: Parts, owed: Sequence[Notice]) -> list[Notice]:
-    """What is owed, oldest first, without the reports that a later one of their kind overtook: those lapse."""
+def overtaken(owed: Sequence[Notice]) -> set[int]:
+    """The reports that a later one of their kind overtook."""
     latest = {notice.kind: notice.id for notice in owed if notice.kind in REPORTS}
-    old = [notice for notice in owed if notice.id < latest.get(notice.kind, 0)]
-    for notice in old:
-        log.info("the report of notice %s lapses: there is a later one", notice.id)
-        await parts.stored(nights.delivered, notice.id)
-    return [notice for notice in owed if notice not in old]
+    return {notice.id for notice in owed if notice.id < latest.get(notice.kind, 0)}
+
+
+async def deliver_once(parts: Parts, notice: Notice) -> None:
+    """Send a notice that Slack has not accepted yet, and note that it is delivered: a full disk repeats only the note.
+
+    Raises what sending and noting raise.
+    """
+    if notice.id not in parts.courier.notices:
+        await deliver(parts, notice)
+        parts.courier.notices.add(notice.id)
+    await parts.stored(nights.delivered, notice.id)
+
+
+async def deliver_cards(parts: Parts) -> None:
+    """Post a few of the review cards that are missing: Slack refused them, or the command line proposed."""
+    if parts.settings.text("REVIEW_CHANNEL"):
+        for number in await parts.stored(without_card, parts.courier):
+            await try_card(parts, number)
+
+
+def without_card(database: Database, courier: Courier) -> list[int]:
+    """The first few corrections that wait for a decision, have no card, and need not wait for another attempt."""
+    found = list[int]()
+    for row in corrections.in_status(database, Status.PENDING):
+        if len(found) == CARDS_AT_ONCE:
+            break
+        if row.id in courier.carded or not courier.may(card_name(row.id)):
+            continue
+        if conversations.posts_of(database, correction_id=row.id):
+            courier.carded.add(row.id)
+        else:
+            found.append(row.id)
+    return found
 
 
 async def deliver(parts: Parts, notice: Notice) -> None:

@@ -6,14 +6,17 @@ What reviewers then decide is `decisions`. It knows nothing of questions and ans
 import asyncio
 import json
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from bot import delivery, forms
-from bot.delivery import Parts, Place, guarded
+from bot.delivery import UNTAUGHT, Parts, Place, guarded
 from bot.listeners import prefill
 from bot.teaching import Proposal
-from storage import conversations, corrections, private
-from storage.domain import Answer, Status, Style
+from bot.words import plain
+from storage import conversations, corrections, evidence, nights, private
+from storage.database import Database
+from storage.domain import Answer, Notice, Status, Style
 from storage.errors import NotFoundError, UserError
 
 log = logging.getLogger(__name__)
@@ -27,16 +30,19 @@ PATIENCE = 2.0
 """Seconds that a modal waits for a verdict; Slack closes it with an error after three."""
 SENT = "Thank you. Your correction {id} was sent for review; I tell you when it is decided."
 MASKED = "I masked an e-mail address or a phone number in it, because what I learn is for everybody."
+ANOTHER = "not_for_me"
+"""The reason that says that a question is not the taught one."""
 NOTED = "Thank you, noted. If you know the right answer, press the thumb again and write it down."
 
 
 def register(app: "AsyncApp", parts: Parts) -> None:
-    """Register the listener of the correction modal."""
+    """Register the listener of the correction modal, and propose what a bot that was killed had only acknowledged."""
 
     async def on_correction(ack: "AsyncAck", body: Body) -> None:
         await submit(parts, ack, body)
 
     app.view("correction")(on_correction)
+    parts.begin(take_up(parts))
 
 
 # --- the correction modal ---
@@ -48,19 +54,15 @@ async def submit(parts: Parts, ack: "AsyncAck", body: Body) -> None:
     try:
         await parts.keep_pace(parts.teaching, place.user)
         answer = await parts.stored(conversations.get_answer, int(told["answer"]))
-        if form.get("reason"):
-            await parts.stored(conversations.vote, answer.id, place.user, -1, reason=form["reason"])
+        await note_reason(parts, place, form, answer)
         if form.get("reason") and only_a_reason(form, answer):
             await ack()
-            parts.begin(guarded(parts, place, noted(parts, place, form, answer)))
+            parts.begin(delivery.tell(parts, place, NOTED))
             return
         check(form)
-        pending = asyncio.wrap_future(
-            await asyncio.to_thread(parts.desk.teach, **await row_of(parts, form, told, body))
-        )
-        await asyncio.wait({pending}, timeout=PATIENCE)
-        if pending.done():
-            pending.result()
+        row = await row_of(parts, form, told, body)
+        pending = await begun(parts, row)
+        kept = await kept_if_slow(parts, row, pending)
     except UserError as error:
         await ack(response_action="errors", errors={field_of(error, form): str(error)})
         return
@@ -69,20 +71,22 @@ async def submit(parts: Parts, ack: "AsyncAck", body: Body) -> None:
         await ack(response_action="errors", errors={"answer": delivery.BROKEN})
         return
     await ack()
-    parts.begin(guarded(parts, place, proposed(parts, place, pending)))
+    parts.begin(guarded(parts, place, proposed(parts, place, pending, kept)))
+
+
+async def note_reason(parts: Parts, place: Place, form: dict[str, str], answer: Answer) -> None:
+    """Store what was wrong, if it was said; "another question" also teaches what the taught question is not."""
+    if not form.get("reason"):
+        return
+    await parts.stored(conversations.vote, answer.id, place.user, -1, reason=form["reason"])
+    if form["reason"] == ANOTHER and answer.correction_id is not None:
+        question = await parts.stored(conversations.get_question, answer.question_id)
+        await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
 
 
 def only_a_reason(form: dict[str, str], answer: Answer) -> bool:
     """Whether somebody said what was wrong without writing a better answer."""
-    return form["reason"] == "not_for_me" or form["answer"].strip() in ("", prefill(answer))
-
-
-async def noted(parts: Parts, place: Place, form: dict[str, str], answer: Answer) -> None:
-    """Thank for a reason; "another question" also teaches what the taught question is not."""
-    if form["reason"] == "not_for_me" and answer.correction_id is not None:
-        question = await parts.stored(conversations.get_question, answer.question_id)
-        await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
-    await delivery.tell(parts, place, NOTED)
+    return form["answer"].strip() in ("", prefill(answer))
 
 
 def check(form: dict[str, str]) -> None:
@@ -114,27 +118,68 @@ async def row_of(parts: Parts, form: dict[str, str], told: Body, body: Body) -> 
     }
 
 
-async def replaced_by(parts: Parts, form: dict[str, str], told: Body) -> int | None:
-    """The approved correction that a new one replaces: the one that answered, if its question was kept.
+async def begun(parts: Parts, row: dict[str, Any]) -> "asyncio.Future[Proposal]":
+    """A correction on its way through the desk."""
+    return asyncio.wrap_future(await asyncio.to_thread(parts.desk.teach, **row))
 
+
+async def kept_if_slow(parts: Parts, row: dict[str, Any], pending: "asyncio.Future[Proposal]") -> int:
+    """Wait for the desk a little, then keep the correction for a bot that is killed; returns the notice's id or 0.
+
+    Raises UserError when the desk refuses the correction.
+    """
+    await asyncio.wait({pending}, timeout=PATIENCE)
+    if pending.done():
+        pending.result()
+        return 0
+    return await parts.stored(keep, row, parts.settings.names("COMPANY_CONTACTS"))
+
+
+def keep(database: Database, row: dict[str, Any], contacts: Collection[str]) -> int:
+    """Store a correction as a notice to the bot itself, personal data masked; returns the notice's id."""
+    texts = {name: evidence.masked(database, row[name], contacts) for name in ("question", "answer")}
+    with database.write():
+        nights.owe(database, row["author"], UNTAUGHT, row | texts)
+        return nights.owed(database)[-1].id
+
+
+async def replaced_by(parts: Parts, form: dict[str, str], told: Body) -> int | None:
+    """The approved correction that a new one replaces: the one that answered, if the new one has its very question.
+
+    In other words it may be another question that was answered wrongly; then the two are compared, like any others.
     What is taught for one channel never takes an answer away from everybody: both stand, and a reviewer decides.
     """
     answer = await parts.stored(conversations.get_answer, int(told["answer"]))
-    if answer.correction_id is None or answer.style is not Style.DIRECT:
+    if answer.correction_id is None or answer.style is not Style.DIRECT or form.get("reason") == ANOTHER:
         return None
-    asked = await parts.stored(conversations.get_question, answer.question_id)
-    if form["question"].strip() not in (asked.text.strip(), answer.taught_question.strip()):
+    if plain(form["question"]) != plain(answer.taught_question):
         return None
     row = await parts.stored(corrections.get, answer.correction_id)
     return row.id if row.status is Status.APPROVED and row.scope == told["scope"] else None
 
 
-async def proposed(parts: Parts, place: Place, pending: "asyncio.Future[Proposal]") -> None:
-    """Tell the author, and put the correction before the reviewers."""
-    proposal = await asyncio.shield(pending)  # a bot that stops must not take the correction with it
+async def proposed(parts: Parts, place: Place, pending: "asyncio.Future[Proposal]", kept: int = 0) -> None:
+    """Tell the author, and put the correction before the reviewers; the notice `kept` for it has done its duty."""
+    try:
+        proposal = await asyncio.shield(pending)  # a bot that stops must not take the correction with it
+    finally:
+        if kept and pending.done():
+            await parts.stored(nights.delivered, kept)
     told = SENT.format(id=proposal.correction.id)
     await delivery.tell(parts, place, f"{told} {MASKED}" if proposal.masked else told)
-    await delivery.post_card(parts, proposal.correction, proposal.conflicts)
+    await delivery.try_card(parts, proposal.correction.id)
+
+
+async def take_up(parts: Parts) -> None:
+    """Propose what was kept for the desk when the bot was killed; what was stored just before that comes twice."""
+    for notice in await parts.stored(nights.owed):
+        if notice.kind == UNTAUGHT:
+            parts.begin(guarded(parts, Place(notice.user), proposed_again(parts, notice)))
+
+
+async def proposed_again(parts: Parts, notice: Notice) -> None:
+    """Bring a correction that was kept on its way."""
+    await proposed(parts, Place(notice.user), await begun(parts, notice.payload), notice.id)
 
 
 # --- reading submissions ---

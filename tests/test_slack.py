@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,21 +28,23 @@ from slack_office import (
     words_of,
 )
 
-from bot import app, demo, desk, reviews
+from bot import app, delivery, demo, desk, reviews
 from bot.app import SlackBot, check_tokens
 from bot.confidence import Confidence
 from bot.delivery import BROKEN, Place
 from bot.listeners import NOTHING_ASKED
 from bot.pipeline import Model, Tools
-from bot.teaching import Conflict
+from bot.teaching import Conflict, Proposal
 from bot.workspace.server import Workspace
 from retrieval.index import VectorIndex
 from retrieval.taught import TaughtQuestions
-from storage import conversations, corrections, nights, registry, settings, trust
+from storage import conversations, corrections, evidence, holds, nights, registry, settings, trust
 from storage.database import Database
 from storage.domain import Correction, Route, Status, Style, Suggestion
-from storage.errors import BusyError, UserError
+from storage.errors import BusyError, OutOfSpaceError, UserError
 from tests.bench.exact import WordHashes
+
+PROBATION = "How long is probation?"
 
 
 def test_a_mention_is_answered_once_although_it_arrives_twice(home: Path) -> None:
@@ -156,12 +159,12 @@ def test_a_contradiction_stands_on_the_card_and_can_be_withdrawn_with_one_press(
 
 def test_correcting_a_taught_answer_replaces_its_row(home: Path) -> None:
     async def story(here: Office) -> None:
-        old = corrections.propose(here.database, question="leave?", answer="28 days.", author=SAM)
+        old = corrections.propose(here.database, question="How many days of leave?", answer="28 days.", author=SAM)
         corrections.approve(here.database, old.id, PRIYA)
         taught = {
             "route": Route.APPROVED,
             "style": Style.DIRECT,
-            "taught_question": "leave?",
+            "taught_question": old.question,
             "correction_id": 1,
         }
         here.desk.script = [taught]
@@ -170,6 +173,38 @@ def test_correcting_a_taught_answer_replaces_its_row(home: Path) -> None:
         await here.click(PRIYA, REVIEW, card["ts"], "approve")
         await here.wait(PRIYA, REVIEW, "Approved by")
         assert corrections.get(here.database, 1).status is Status.SUPERSEDED
+
+    play(home, story)
+
+
+@pytest.mark.parametrize(
+    ("reason", "question"),
+    [
+        ("wrong", "how long is parental leave?"),
+        ("not_for_me", "how long is parental leave?"),
+        ("not_for_me", PROBATION),
+    ],
+)
+def test_correcting_the_answer_to_another_question_takes_no_answer_away(home: Path, reason: str, question: str) -> None:
+    async def story(here: Office) -> None:
+        await mistaken(here)
+        assert (await here.submit(SAM, reason=reason, question=question, answer="14 weeks."))["ok"]
+        await here.wait(PRIYA, REVIEW, "14 weeks.")
+        row = corrections.get(here.database, 2)
+        assert (row.question, row.answer, row.supersedes) == (question, "14 weeks.", None)
+        rejected = [w.text for w in corrections.wordings(here.database, 1) if w.kind == "rejected"]
+        assert rejected == (["how long is parental leave?"] if reason == "not_for_me" else [])
+
+    play(home, story)
+
+
+def test_saying_that_it_answers_another_question_needs_no_review(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await mistaken(here)
+        assert (await here.submit(SAM, reason="not_for_me"))["ok"]
+        await here.wait(SAM, HELP, "Thank you, noted.")
+        assert [row.id for row in corrections.in_status(here.database)] == [1]
+        assert corrections.wordings(here.database, 1)[-1].kind == "rejected"
 
     play(home, story)
 
@@ -191,6 +226,99 @@ def test_a_card_that_is_decided_before_it_is_noted_shows_the_decision(
         await here.wait(PRIYA, REVIEW, "Approved by")
 
     monkeypatch.setattr(conversations, "remember_post", late)
+    play(home, story)
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries without long waits."""
+    monkeypatch.setattr(delivery, "COURIER_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_card_that_slack_refuses_is_posted_later_and_the_author_need_not_know(home: Path) -> None:
+    async def story(here: Office) -> None:
+        answer = await asked(here, SAM, "how many days of leave?")
+        await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+        for _ in range(2):
+            here.ws.inject("chat.postMessage", 200, {}, {"ok": False, "error": "internal_error"})
+        assert (await here.submit(SAM, reason="wrong", answer="Thirty days."))["ok"]
+        await here.wait(PRIYA, REVIEW, "Thirty days.")
+        await here.wait(SAM, HELP, "sent for review")
+        assert not [m for m in await here.messages(SAM, HELP) if BROKEN in words_of(m)]
+        assert len(cards_in(here)) == 3, "twice in vain"
+
+    play(home, story)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_what_the_command_line_proposes_gets_one_card_each(home: Path) -> None:
+    database = Database(home)
+    for number in range(5):
+        corrections.propose(database, question=f"question {number}?", answer="30 days.", author="ana")
+    evidence.note_conflicts(database, 2, [(1, "contradiction")])
+    holds.begin(database, 5, [1, 2])
+    assert delivery.without_card(database, delivery.Courier()) == [1, 2], "a channel takes a message a second"
+    database.close()
+
+    async def posted(here: Office) -> None:
+        await here.wait(PRIYA, REVIEW, "Contradicts correction 1")
+        await here.wait(PRIYA, REVIEW, "nearly the same as corrections 1 and 2")
+        await rounds(here)
+        assert [call["text"] for call in cards_in(here)] == [f"Correction {n + 1}: question {n}?" for n in range(5)]
+
+    async def posted_before(here: Office) -> None:
+        await rounds(here)
+        assert cards_in(here) == []
+
+    play(home, posted)
+    play(home, posted_before)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_without_a_review_channel_no_card_is_missed(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(here: Office) -> None:
+        corrections.propose(here.database, question="leave?", answer="30 days.", author="ana")
+        await rounds(here)
+        assert here.calls("chat.postMessage") == []
+
+    with caplog.at_level(logging.WARNING):
+        play(home, story, REVIEW_CHANNEL="")
+    assert "card" not in caplog.text
+
+
+def test_a_card_is_posted_once_whoever_comes_first(home: Path) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(here.database, question="leave?", answer="30 days.", author=SAM)
+        assert here.bot._parts is not None
+        await asyncio.gather(*(delivery.try_card(here.bot._parts, row.id) for _ in range(3)))
+        assert len(cards_in(here)) == 1
+
+    play(home, story)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_full_disk_repeats_no_post(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: ModuleType, name: str) -> None:
+        note, failures = getattr(module, name), iter(range(3))
+
+        def noting(*given: Any, **rest: Any) -> None:
+            if next(failures, None) is not None:
+                raise OutOfSpaceError("the disk is full")
+            note(*given, **rest)
+
+        monkeypatch.setattr(module, name, noting)
+
+    async def story(here: Office) -> None:
+        corrections.propose(here.database, question="leave?", answer="30 days.", author="ana")
+        nights.owe(here.database, "", "alert", {"text": "look"})
+        await until(lambda: truth(nights.owed(here.database) == ()), "the delivery")
+        await until(lambda: truth(bool(conversations.posts_of(here.database, correction_id=1))), "the card's note")
+        told = [call["text"] for call in here.calls("chat.postMessage")]
+        assert sorted(told) == ["Correction 1: leave?", "look"]
+
+    full(nights, "delivered")
+    full(conversations, "remember_post")
     play(home, story)
 
 
@@ -662,11 +790,43 @@ def test_who_waits_when_the_bot_stops_is_told_and_what_was_taught_is_kept(
         gate.open.set()
         await stopping
         assert corrections.get(here.database, 1).answer == "Facilities."
+        assert nights.owed(here.database) == ()
         await here.wait(SAM, HELP, "was sent for review")
         await here.wait(PRIYA, REVIEW, "Facilities.")
         assert len([m for m in await here.messages(SAM, HELP) if "teach me" in words_of(m)]) == 2
 
     play(home, story, desk=started)
+
+
+class Busy(ScriptedDesk):
+    """Stores no correction while it lives."""
+
+    def teach(self, **proposal: Any) -> "Future[Proposal]":
+        return Future()
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_correction_that_was_acknowledged_survives_a_bot_that_is_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviews, "PATIENCE", 0.05)
+    monkeypatch.setattr(app, "GRACE_SECONDS", 0.05)
+
+    async def killed(here: Office) -> None:
+        await correct(here, SAM, "Ask jo.brown@gmail.com.")
+        await asyncio.sleep(10 * delivery.COURIER_SECONDS)
+        (notice,) = nights.owed(here.database)
+        assert "jo.brown@" not in str(notice.payload)
+
+    async def started_again(here: Office) -> None:
+        await here.wait(SAM, "D0SAM", "Your correction 1 was sent for review")
+        card = await here.wait(PRIYA, REVIEW, "how many days of leave?")
+        assert "jo.brown@" not in words_of(card)
+        assert corrections.get(here.database, 1).answer_id == 1
+        assert nights.owed(here.database) == ()
+
+    play(home, killed, desk=Busy)
+    play(home, started_again)
 
 
 def test_who_stops_waiting_for_a_correction_does_not_take_it_back() -> None:
@@ -796,6 +956,27 @@ async def correct(here: Office, user: str, better: str) -> None:
     answer = await asked(here, user, "how many days of leave?")
     await here.click(user, HELP, answer["ts"], "feedback", "down:1")
     assert (await here.submit(user, reason="wrong", answer=better))["ok"]
+
+
+async def mistaken(here: Office) -> None:
+    """An answer to another question than the one that was asked, and the modal to correct it."""
+    row = corrections.propose(here.database, question=PROBATION, answer="6 months.", author=SAM)
+    corrections.approve(here.database, row.id, PRIYA)
+    taught = {"route": Route.APPROVED, "style": Style.DIRECT, "text": row.answer, "sources": ()}
+    here.desk.script = [{**taught, "taught_question": row.question, "correction_id": row.id}]
+    answer = await asked(here, SAM, "how long is parental leave?", row.answer)
+    await here.click(SAM, HELP, answer["ts"], "feedback", "down:1")
+
+
+async def rounds(here: Office) -> None:
+    """Let the courier come by a few times."""
+    await asyncio.sleep(10 * delivery.COURIER_SECONDS)
+    await here.settle()
+
+
+def cards_in(here: Office) -> list[Any]:
+    """The calls that post a review card."""
+    return [call for call in here.calls("chat.postMessage") if call["channel"] == REVIEW]
 
 
 async def card_of(here: Office, author: str) -> Correction:
