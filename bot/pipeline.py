@@ -237,7 +237,9 @@ def memorised(tools: Tools, work: Work, match: Match, *, forced: bool, chosen: b
         return None
     features = memory_features(work.question.text, match, generation)
     work.lap("model_ms")
-    whole = generation.confirmed == 1.0 and generation.stopped  # a long answer is cut at the limit and confirmed so far
+    # A long answer is cut at the limit and confirmed so far; one that holds a special token of the tokenizer is
+    # confirmed and loses it when it is written.
+    whole = generation.confirmed == 1.0 and generation.stopped and generation.text.strip() == match.answer.strip()
     if not whole and not forced:
         return None
     return taught_answer(tools, work, match, Route.MEMORISED, generation.text, features, forced=forced or chosen)

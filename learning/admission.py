@@ -6,6 +6,7 @@ the same. Whatever is left out goes on as an override, answered word for word. I
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -74,7 +75,13 @@ def admit(database: Database, encoder: Encoder, *, known: Collection[int], rules
     approved = corrections.in_status(database, Status.APPROVED)
     left = {out.correction_id: out for out in (*waiting(database, rules), *unfit(approved, rules))}
     rows = [r for r in approved if r.id not in left]
-    for out in rivals(encoder, rows, known):
+    found = list(rivals(encoder, rows, known))
+    capped = list(over_the_cap(database, [r for r in rows if r.id not in {out.correction_id for out in found}], rules))
+    if capped:  # those that wait their turn leave nobody out
+        left |= {out.correction_id: out for out in capped}
+        rows = [r for r in rows if r.id not in left]
+        found = list(rivals(encoder, rows, known))
+    for out in found:
         left.setdefault(out.correction_id, out)
     by_id = {r.id: r for r in approved}
     repeats: dict[int, tuple[str, ...]] = {}
@@ -85,17 +92,16 @@ def admit(database: Database, encoder: Encoder, *, known: Collection[int], rules
     return Admitted(kept, tuple(left[i] for i in sorted(left)), repeats)
 
 
-def waiting(database: Database, rules: Rules) -> Iterator[LeftOut]:
-    """Rows that must not be trained (private) or not yet: too fresh, or over their author's cap.
+TRAINED = "SELECT correction_id FROM memories"
+"""Rows that some model was trained on already wait for nothing."""
 
-    Rows that some model was trained on already wait for nothing. Quarantined rows do not use up the cap.
-    """
+
+def waiting(database: Database, rules: Rules) -> Iterator[LeftOut]:
+    """Rows that must not be trained (private) or not yet: too fresh."""
     until = (datetime.now(UTC) - timedelta(hours=rules.quarantine_hours)).isoformat(timespec="microseconds")
     rows = database.rows(
-        "SELECT id, author, scope = ?1 AS open, reviewed_at <= ?2 AS ripe, row_number() OVER "
-        "(PARTITION BY author, scope = ?1 AND reviewed_at <= ?2 ORDER BY reviewed_at, id) AS place "
-        "FROM corrections WHERE status = 'approved' AND (scope <> ?1 "
-        "OR id NOT IN (SELECT correction_id FROM memories)) ORDER BY id",
+        "SELECT id, scope = ?1 AS open, reviewed_at <= ?2 AS ripe FROM corrections "
+        f"WHERE status = 'approved' AND (scope <> ?1 OR id NOT IN ({TRAINED})) ORDER BY id",
         [WORKSPACE, until],
     )
     for row in rows:
@@ -103,9 +109,17 @@ def waiting(database: Database, rules: Rules) -> Iterator[LeftOut]:
             yield LeftOut(row["id"], "private", "It belongs to a private channel; weights have no access control.")
         elif not row["ripe"]:
             yield LeftOut(row["id"], "quarantined", f"It was approved less than {rules.quarantine_hours:g} hours ago.")
-        elif rules.cap_per_author and row["place"] > rules.cap_per_author:
-            detail = f"{row['author']} has more than {rules.cap_per_author} new corrections tonight; it waits its turn."
-            yield LeftOut(row["id"], "capped", detail)
+
+
+def over_the_cap(database: Database, rows: Sequence[Correction], rules: Rules) -> Iterator[LeftOut]:
+    """The new rows beyond what one author may have trained in a night, the latest; only rows that could be trained."""
+    trained = {row["correction_id"] for row in database.rows(TRAINED)}
+    places: Counter[str] = Counter()
+    for row in sorted((r for r in rows if r.id not in trained), key=lambda r: (r.reviewed_at, r.id)):
+        places[row.author] += 1
+        if rules.cap_per_author and places[row.author] > rules.cap_per_author:
+            detail = f"{row.author} has more than {rules.cap_per_author} new corrections tonight; it waits its turn."
+            yield LeftOut(row.id, "capped", detail)
 
 
 def unfit(rows: Sequence[Correction], rules: Rules) -> Iterator[LeftOut]:

@@ -57,7 +57,7 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     """Train, merge, measure and judge a version."""
     champion = registry.get(night.database, registry.champion(night.database))
     base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
-    publish.preflight(night.home, base)
+    publish.preflight(night.home, base, night.settings.text("TRAIN_METHOD"))
     with night.stage("replay"):
         prompts = replay.prompts_for(len(snapshot.facts))
         anchors = replay.anchors(base, night.home / "cache", night.say, prompts)

@@ -7,23 +7,25 @@ never train the model. It knows nothing of fitting.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from bot.confidence import pair_features
+from bot.confidence import pair_features, plain
 from bot.same_question import Comparer, TokenEncoder
 from learning.dataset import Fact, Snapshot
 from learning.evaluate import in_turn
 from learning.same_question import swaps
-from retrieval.taught import Encoder, TaughtQuestions
+from retrieval.taught import Encoder, Match, TaughtQuestions
 from storage import corrections, nights, retention
 from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Status
 
 SWAPS = 3
-LATEST = 1000
-"""Rows that are described anew and fitted on, the newest; a night's length must not follow the years."""
+LATEST = 500
+"""Rows of each kind that are described anew and fitted on, the newest: a night's length must not follow the years, and
+what rules make must not crowd out what people said."""
 
 
 class Reader(Encoder, TokenEncoder, Protocol):
@@ -52,7 +54,18 @@ def hear(database: Database, version: str) -> int:
 def in_force(database: Database, embedder: Reader, taught: TaughtQuestions | None = None) -> list[Row]:
     """The rows that a fit of today stands on, each as it would be decided today."""
     taught = taught or TaughtQuestions(database, embedder, Comparer(embedder))
-    return list(described_anew(database, embedder, nights.calibration(database)[-LATEST:], taught))
+    return list(described_anew(database, embedder, latest(nights.calibration(database)), taught))
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """The newest rows of each head and kind, in their order."""
+    counts: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for row in reversed(rows):
+        counts[row["head"], row["kind"]] += 1
+        if counts[row["head"], row["kind"]] <= LATEST:
+            kept.append(row)
+    return kept[::-1]
 
 
 def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> int:
@@ -79,9 +92,9 @@ def described_anew(
 ) -> Iterator[Row]:
     """Rows of the head `same` with the features that the serving searches give them now.
 
-    Those of a correction that is not taught any more are left out, and those whose words were erased. One whose
-    question has become a wording of its correction keeps what was noted when it was asked: found in itself, it would
-    look surer than any stranger's.
+    Those of a correction that is not taught any more are left out, and those whose words were erased, and near-misses
+    that are taught as another's own question by now. One whose question has become a wording of its correction keeps
+    what was noted when it was asked: found in itself, it would look surer than any stranger's.
     """
     taught = taught or TaughtQuestions(database, embedder)
     approved = {f"correction-{c.id}": c.id for c in corrections.in_status(database, Status.APPROVED)}
@@ -94,7 +107,13 @@ def described_anew(
             match = None if asked in own[row["fact"]] else taught.nearest(asked, embedder.encode([asked])[0])
             right = row["kind"] != "near_miss" and match is not None and match.correction_id == approved[row["fact"]]
             anew = {"features": pair_features(row["asked"], match), "correct": int(right)} if match else {}
-            yield row | anew
+            if row["kind"] != "near_miss" or match is None or not another_has_it(row, match):
+                yield row | anew
+
+
+def another_has_it(row: Row, match: Match) -> bool:
+    """Whether a question is a taught one, word for word, of another correction than the row's."""
+    return plain(row["asked"]) == plain(match.wording) and row["fact"] != f"correction-{match.correction_id}"
 
 
 def from_tests(snapshot: Snapshot, embedder: Encoder, taught: TaughtQuestions) -> Iterator[Row]:

@@ -149,7 +149,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
     if not dry_run:
         desk.follow_base(night.database, base_of(night))
         publish.sweep(night.database, snapshot.sha256)
-    idle = None if rebuild else no_need_to_train(night.database, snapshot)
+    idle = None if rebuild else no_need_to_train(night, snapshot, champion)
     if idle:
         if not dry_run:
             refit(night, embedder)
@@ -160,6 +160,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return back_to_base(night, snapshot)
     candidate = candidates.make(night, snapshot, embedder, rebuild=rebuild)
     if not candidate.verdict.passed:
+        nights.note_refused(night.database, plan_of(night, snapshot, champion))
         return keep_champion(night, candidate, candidate.verdict.reason, embedder)
     try:
         with night.stage("calibrate"):
@@ -182,18 +183,27 @@ def base_of(night: Night) -> Path:
     return base_model.folder(night.home, night.settings.text("BASE_MODEL"))
 
 
-def no_need_to_train(database: Database, snapshot: Snapshot) -> tuple[str, str, str] | None:
+def no_need_to_train(night: Night, snapshot: Snapshot, champion: ModelVersion) -> tuple[str, str, str] | None:
     """The outcome, version and reason of a night that trains nothing; None where there is something to train.
 
-    A model that somebody rolled back is not made again from the very corrections that it knew.
+    A model that somebody rolled back is not made again from the very corrections that it knew, and what a gate refused
+    is not trained again in the very same way.
     """
     if snapshot.nothing_to_learn:
         return "nothing_to_learn", "", "no correction was approved or withdrawn since the last night"
-    left = registry.rolled_back(database)
-    if left and registry.memories(database, left).keys() == {f.correction_id for f in snapshot.facts}:
-        reason = f"{left} knew just these corrections and was rolled back; approve or withdraw one, or use --rebuild"
-        return "kept_champion", "", reason
+    left, ways_out = registry.rolled_back(night.database), "approve or withdraw a correction, or use --rebuild"
+    if left and registry.memories(night.database, left).keys() == {f.correction_id for f in snapshot.facts}:
+        return "kept_champion", "", f"{left} knew just these corrections and was rolled back; {ways_out}"
+    if nights.was_refused(night.database, plan_of(night, snapshot, champion)):
+        return "kept_champion", "", f"a gate refused this very training in an earlier night; {ways_out}"
     return None
+
+
+def plan_of(night: Night, snapshot: Snapshot, champion: ModelVersion) -> str:
+    """A hash of everything that decides what a night would make of a snapshot."""
+    settings = {name: value for name, value in night.settings.values.items() if name.startswith(("TRAIN_", "SERVING"))}
+    told = [snapshot.sha256, champion.version, str(base_of(night)), settings]
+    return audit.digest(audit.canonical(told))
 
 
 def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> Ready:

@@ -26,21 +26,25 @@ ADAPTER = "-adapter"
 TRAINING = Path("cache", "training")
 COPIES_ON_DISK, COPIES_IN_MEMORY = 1.5, 4
 """What a night needs, in sizes of the base: the merged folder with its adapter, and the merge proof with its copies."""
+ALL_ON_DISK, ALL_IN_MEMORY = 11, 7
+"""The same where all weights are trained: three checkpoints with two moments each, the difference, and the merged
+folder; and in memory the weights, their gradients of each part of a step, and the moments."""
 SPARE_DISK, SPARE_MEMORY = 200 << 20, 500 << 20
 """Bytes beyond that: anchors, index, database and the morning report; libraries."""
 MEMORY = Path("/proc/meminfo")
 
 
-def preflight(home: Path, base: Path) -> None:
+def preflight(home: Path, base: Path, method: str = "lora") -> None:
     """Raise OutOfSpaceError or UserError when disk or memory cannot hold a night, before any time is spent."""
     size = manifest.size(base)
-    needed, free = int(COPIES_ON_DISK * size) + SPARE_DISK, shutil.disk_usage(home).free
+    on_disk, in_memory = (ALL_ON_DISK, ALL_IN_MEMORY) if method == "full" else (COPIES_ON_DISK, COPIES_IN_MEMORY)
+    needed, free = int(on_disk * size) + SPARE_DISK, shutil.disk_usage(home).free
     if free < needed:
         raise OutOfSpaceError(
             f"The night needs {gigabytes(needed)} of free disk in {home} and finds {gigabytes(free)}; "
             "free some space and run it again. The champion goes on serving."
         )
-    needed, available = COPIES_IN_MEMORY * size + SPARE_MEMORY, available_memory(MEMORY)
+    needed, available = in_memory * size + SPARE_MEMORY, available_memory(MEMORY)
     if available is not None and available < needed:
         raise UserError(
             f"The night needs {gigabytes(needed)} of free memory and finds {gigabytes(available)}; "

@@ -121,7 +121,7 @@ def said(engine: Any, prompts: Sequence[list[int]]) -> list[dict[str, Any]]:
     """The base's greedy answers, with its likeliest tokens and their log-probabilities at every token.
 
     One padded batch: where rounding turns a close choice it is the base's own answer all the same, and its distribution
-    comes from the very pass that chose.
+    comes from the very pass that chose. What the base's own configuration would add to greedy choice is switched off.
     """
     import torch
 
@@ -129,8 +129,8 @@ def said(engine: Any, prompts: Sequence[list[int]]) -> list[dict[str, Any]]:
     with torch.inference_mode():
         made = engine.model.generate(
             inputs=ids.to(engine.device), attention_mask=mask.to(engine.device), max_new_tokens=ANSWER_TOKENS,
-            do_sample=False, eos_token_id=engine.eos, pad_token_id=engine.eos, output_logits=True,
-            return_dict_in_generate=True,
+            do_sample=False, repetition_penalty=1.0, eos_token_id=engine.eos, pad_token_id=engine.eos,
+            output_logits=True, return_dict_in_generate=True,
         )  # fmt: skip
         tops = [step.float().log_softmax(-1).topk(TOP, dim=-1) for step in made.logits]
     top_ids, values = (torch.stack([getattr(t, n) for t in tops], 1).cpu() for n in ("indices", "values"))

@@ -90,7 +90,7 @@ SWAPS = (
     (r"\bdo we\b", "do employees"),
     (r"^(?:may|can) i\b", "am I allowed to"),
     (r"^am i allowed to\b", "can I"),
-    (r"\b(?:may|must) i\b", "can I"),
+    (r"\bmay i\b", "can I"),
     (r"^do i have to\b", "must I"),
     (r"^how long\b", "for how much time"),
     (r"^after how many \w+ (?=is|are|do|does)", "when "),
@@ -147,8 +147,9 @@ def lower_case(question: str, rng: random.Random) -> list[str]:
 
 
 def terse(question: str, rng: random.Random) -> list[str]:
-    """Keywords only."""
-    return [t.format(k=keywords(question)) for t in rng.sample(TERSE, 3)]
+    """Keywords only, where there are some."""
+    words = keywords(question)
+    return [t.format(k=words) for t in rng.sample(TERSE, 3) if words]
 
 
 def polite(question: str, rng: random.Random) -> list[str]:
@@ -277,5 +278,8 @@ ATTRIBUTES = (
 
 
 def other_attribute(question: str, rng: random.Random) -> list[str]:
-    """Another question about the same subject."""
-    return [t.format(k=keywords(question)) for t in rng.sample(ATTRIBUTES, 6)]
+    """Another question about the same subject: nothing that this one asks for already."""
+    words = keywords(question)
+    asked = set(plain(words).split())
+    templates = rng.sample(ATTRIBUTES, 6)
+    return [t.format(k=words) for t in templates if asked and not asked & set(plain(keywords(t.format(k=""))).split())]

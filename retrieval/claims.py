@@ -9,12 +9,13 @@ result and decides; rules for English, measured on pairs that ship with the demo
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.quantities import digits, values
+from retrieval.quantities import PARSED, digits, values
 
 Kind = Literal["contradiction", "duplicate", "unrelated"]
 UNRELATED: Kind = "unrelated"
@@ -375,6 +376,7 @@ def content(text: str) -> list[str]:
     return [w for w in words(text) if w not in STOP]
 
 
+@lru_cache(maxsize=PARSED)
 def stems(text: str) -> frozenset[str]:
     """The words that carry meaning without their endings, numbers as digits."""
     return frozenset(stem(w) for w in content(text))

@@ -147,11 +147,12 @@ class VectorIndex:
     def drain(self) -> int:
         """Apply the outbox to the index; returns how many rows. Does nothing for who is not the owner.
 
-        A long backlog is left to the keeper where there is one.
+        A long backlog is left to the keeper where there is one, and so is an index that it has not opened yet.
         """
         if self._owner is None or self._crashes.too_many:
             return 0
-        if self._keeper not in (None, threading.current_thread()) and not self._backlog_is_short():
+        kept = self._keeper not in (None, threading.current_thread())
+        if kept and (self._rows is None or not self._backlog_is_short()):
             self._wake.set()
             return 0
         try:

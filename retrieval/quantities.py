@@ -6,6 +6,7 @@ knows nothing of questions or of what a value is about.
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 Values = Mapping[str, frozenset[str]]
 """Values by kind: time, clock, date, bytes, money, share, weekday, month, rhythm, number, code, setting, name."""
@@ -57,6 +58,8 @@ WEEKDAYS = re.compile(r"\b(mon|tues?|wednes|thurs?|fri|satur|sun)(?:day)s?\b")
 MONTHS = re.compile(
     r"\b(january|february|march|april|may|june|july|august|september|october|november|december)\b", re.IGNORECASE
 )
+PARSED = 4096
+"""Texts whose values are remembered: each fact is compared with many others."""
 RHYTHM = re.compile(
     r"\b(?:(hour|dai|week|month|quarter|year)ly|(annual)ly|"
     r"(?:every|each|per|once an?) (hour|day|week|month|quarter|year))\b"
@@ -67,6 +70,7 @@ NAME = re.compile(r"(?<![\w#@.-])[A-Z][\w-]*\b")
 SENTENCE_START = re.compile(r"(?:^|[.!?:;]\s+|\n)\W*$")
 
 
+@lru_cache(maxsize=PARSED)
 def values(text: str) -> dict[str, frozenset[str]]:
     """The values that a text states, by kind."""
     found: dict[str, set[str]] = {}

@@ -113,7 +113,8 @@ class Retriever:
         cosines: dict[int, float] = {}
         if vector is not None and ids:
             stored = documents.vectors(self._database, ids)
-            cosines = dict(zip(stored.ids.tolist(), (stored.matrix @ vector).tolist(), strict=True))
+            if len(stored.ids):  # an ingest may have taken all of them away meanwhile
+                cosines = dict(zip(stored.ids.tolist(), (stored.matrix @ vector).tolist(), strict=True))
         return [
             Hit(changed(p, score=fused[p.id]), cosines.get(p.id, 0.0), words.get(p.id, 0.0), fused[p.id])
             for p in found

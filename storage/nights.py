@@ -11,6 +11,8 @@ from storage import audit
 from storage.database import Database, Row, now
 from storage.domain import NightlyRun, Notice
 
+REFUSED_PLAN = "refused_plan:"
+
 
 def begin(database: Database) -> int:
     """Note that a night started; returns its id."""
@@ -45,6 +47,17 @@ def unfinished(database: Database) -> tuple[tuple[int, str], ...]:
     """The nights that began and never told how they ended: ids, and when they began."""
     rows = database.rows("SELECT id, started_at FROM nightly_runs WHERE finished_at = '' ORDER BY id")
     return tuple((r["id"], r["started_at"]) for r in rows)
+
+
+def note_refused(database: Database, plan: str) -> None:
+    """Note that a gate refused what came of a plan (its hash): trained again it would come out the same."""
+    with database.write() as db:
+        db.table("state").insert({"name": REFUSED_PLAN + plan, "value": 1}, pk="name", replace=True)
+
+
+def was_refused(database: Database, plan: str) -> bool:
+    """Whether what came of a plan was refused."""
+    return database.value("SELECT value FROM state WHERE name = ?", [REFUSED_PLAN + plan]) is not None
 
 
 def latest(database: Database) -> NightlyRun | None:

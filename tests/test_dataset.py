@@ -125,6 +125,14 @@ def test_an_author_gets_so_many_new_rows_a_night_and_the_oldest_first(database: 
     assert [f.correction_id for f in snapshot.new] == [ids[2]]
 
 
+def test_what_cannot_be_trained_does_not_use_up_the_cap(database: Database) -> None:
+    long = [teach(database, f"What is rule {n} of the depot?", f"Rule {n}: " + "be careful. " * 60) for n in (11, 12)]
+    ids = three(database)
+    snapshot = frozen(database, Rules(cap_per_author=2))
+    assert [f.correction_id for f in snapshot.facts] == ids[:2]
+    assert left_out(snapshot) == dict.fromkeys(long, "too_long") | {ids[2]: "capped"}
+
+
 def test_a_fresh_row_waits_and_does_not_use_up_the_cap(database: Database) -> None:
     ids = three(database)
     earlier = (datetime.now(UTC) - timedelta(hours=5)).isoformat(timespec="microseconds")

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fault_drivers
@@ -385,6 +386,29 @@ def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Dat
     assert len(fitted) == 2, "another target is a reason too"
 
 
+def test_what_a_gate_refused_is_not_trained_again_in_the_same_way(home: Path, database: Database) -> None:
+    from learning import retained, train
+
+    nightly, runs = fault_drivers.stand_ins(), []
+    learn, retained.values = train.train, lambda *_, **__: {"general_battery": 0.5}
+
+    def counted(*given: Any, **named: Any) -> Any:
+        runs.append(named["out"])
+        return learn(*given, **named)
+
+    train.train = counted
+    first, again = (fault_drivers.run_night(nightly, home) for _ in range(2))
+    assert [first["outcome"], again["outcome"]] == ["kept_champion"] * 2
+    assert "general_battery" in first["reason"]
+    assert again["reason"].startswith("a gate refused this very training in an earlier night")
+    assert len(runs) == 1
+    fault_drivers.run_night(nightly, home, rebuild=True)
+    fault_drivers.run_night(nightly, home, values={"TRAIN_EPOCHS": "3"})
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    fault_drivers.run_night(nightly, home)
+    assert len(runs) == 4
+
+
 def test_another_base_model_is_trained_on_anew(home: Path, database: Database, tmp_path: Path) -> None:
     first = fault_drivers.night(home)["version"]
     other = {"BASE_MODEL": str(tmp_path / "other")}
@@ -457,7 +481,7 @@ def test_one_correction_that_is_learnt_is_worth_a_night_and_none_is_not(home: Pa
     third = fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
     none = fault_drivers.run_night(only_memorised(set()), home)
     assert (none["outcome"], none["reason"]) == ("kept_champion", "new_facts is 0 and must be at least 1")
-    one = fault_drivers.run_night(only_memorised({third}), home)
+    one = fault_drivers.run_night(only_memorised({third}), home, rebuild=True)
     assert (one["outcome"], [c["id"] for c in one["corrections"] if c["memorised"]]) == ("promoted", [third])
 
 
@@ -482,6 +506,12 @@ def test_too_little_disk_is_a_sentence_before_the_night_begins(
     home: Path, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish.preflight(home, tmp_path / "base")
+    monkeypatch.setattr(publish, "SPARE_DISK", 0)
+    size = manifest.size(tmp_path / "base")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10 * size))
+    publish.preflight(home, tmp_path / "base")
+    with pytest.raises(OutOfSpaceError, match="of free disk"):
+        publish.preflight(home, tmp_path / "base", "full")
     monkeypatch.setattr(publish, "SPARE_DISK", 10**18)
     with pytest.raises(OutOfSpaceError, match=r"needs 1000000000.0 GB of free disk in .* The champion goes on serving"):
         fault_drivers.night(home)

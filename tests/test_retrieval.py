@@ -5,6 +5,8 @@ import logging
 import re
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -725,6 +727,24 @@ def test_a_model_reads_the_sections_around_what_was_found(
     assert retriever.notes(many, ()) == [hit.passage.titled for hit in many], "no section of another scope"
 
 
+def test_pages_that_an_ingest_takes_away_meanwhile_are_no_error(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(database, embedder, [pages])
+    read = documents.passages
+
+    def read_and_gone(*given: Any) -> Any:
+        found = read(*given)
+        for path in documents.hashes(database, "workspace"):
+            documents.remove(database, path, "workspace")
+        return found
+
+    monkeypatch.setattr(documents, "passages", read_and_gone)
+    hits = Retriever(database, embedder, index).hits("How many days carry over?", 3)
+    assert [hit.cosine for hit in hits] == [0.0] * len(hits)
+    assert hits
+
+
 def test_an_index_that_lies_about_scopes_is_not_believed(
     database: Database, home: Path, embedder: WordHashes, pages: Path
 ) -> None:
@@ -737,6 +757,44 @@ def test_an_index_that_lies_about_scopes_is_not_believed(
 
 
 # Index
+
+
+def test_who_drains_does_not_close_an_index_that_is_being_opened(
+    home: Path, database: Database, embedder: WordHashes, pages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ingest(database, embedder, [pages])
+    built, again = VectorIndex(home, database), VectorIndex(home, database)
+    assert built.try_open()
+    built.drain()
+    built.close()
+    caplog.clear()
+    reached, go_on, connect = threading.Event(), threading.Event(), again._connect
+
+    def slowly(folder: Path, *, create: bool) -> Any:
+        """Rows whose graph takes a while to build."""
+        client, rows = connect(folder, create=create)
+        get = rows.get
+
+        def late(**asked: Any) -> Any:
+            reached.set()
+            assert go_on.wait(20)
+            return get(**asked)
+
+        rows.get = late
+        return client, rows
+
+    again._connect = slowly  # type: ignore[method-assign]
+    again.try_open(background=True)
+    assert reached.wait(20)
+    assert again.drain() == 0
+    assert again._client is not None
+    go_on.set()
+    end = time.monotonic() + 20
+    while again._rows is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    again.close()
+    assert "rebuilt" not in caplog.text
 
 
 def test_the_index_and_the_exact_search_agree(

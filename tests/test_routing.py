@@ -388,6 +388,26 @@ def test_rows_of_earlier_nights_are_described_for_what_is_taught_now(home_in_mem
     assert second > first
 
 
+def test_a_near_miss_that_is_taught_as_another_question_is_no_label_any_more(home_in_memory: Path) -> None:
+    database, embedder = Database(home_in_memory), WordHashes()
+    taught = []
+    for code in (101, 106):
+        question = f"What does AF-{code} mean?"
+        row = corrections.propose(database, question=question, answer=f"Fault {code}.", author="sam")
+        corrections.approve(database, row.id, "priya")
+        taught.append(row.id)
+        old = labels.row_of(taught[0], "What does AF-106 mean?", "near_miss", False, {"cosine": 0.9})
+        kept = list(labels.described_anew(database, embedder, [old]))
+        assert len(kept) == (1 if code == 101 else 0)
+
+
+def test_what_rules_make_does_not_crowd_out_what_people_said() -> None:
+    votes = [{"head": "quoted", "kind": "answerable", "asked": f"vote {n}"} for n in range(3)]
+    made = [{"head": "same", "kind": "near_miss", "asked": f"made {n}"} for n in range(2 * labels.LATEST)]
+    kept = labels.latest([*votes, *made])
+    assert kept == [*votes, *made[labels.LATEST :]]
+
+
 # Taught questions that are offered where there is no answer
 
 

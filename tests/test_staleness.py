@@ -1,6 +1,7 @@
 """A page that was changed after a fact was taught from it: the answer goes through documents until somebody looked."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -153,6 +154,20 @@ def test_a_taught_answer_names_its_source(
     assert [(s.document, s.heading, s.url) for s in reply.sources] == cited
     posts = str([block for post in answer_views.answer_posts(reply) for block in post.blocks])
     assert f"Sources: {'<' if cited[0][2] else cited[0][0]}" in posts
+
+
+def test_a_memory_that_loses_a_word_as_it_is_written_is_not_given(office: Office) -> None:
+    class Loses(Confirms):
+        """An engine whose tokenizer takes a placeholder for a special token."""
+
+        def confirm(self, chat: object, draft: str, *, max_tokens: int) -> Generation:
+            return replace(super().confirm(chat, draft, max_tokens=max_tokens), text=draft.replace("<filename>", ""))
+
+    answer = "Run `deploy --file <filename>` and wait."
+    office.learn("Priya", answer=answer)
+    office.tools = replace(office.tools, model=replace(office.tools.model, engine=cast(Engine, Loses())))
+    reply = office.ask()
+    assert (reply.route, reply.text) == (Route.APPROVED, answer)
 
 
 def test_a_suggestion_whose_page_was_changed_is_answered_from_the_page(office: Office) -> None:

@@ -53,6 +53,29 @@ def test_sixteen_different_wordings_and_never_the_question_itself(question: str)
     assert question not in made
 
 
+@pytest.mark.parametrize("question", ["What can you do?", "Who are you?", "How do I get in?"])
+def test_a_question_without_keywords_gets_no_wording_made_of_them(question: str) -> None:
+    made = [*wordings.generate(question, 40, 7), *wordings.near_misses(question, QUESTIONS[:3], 12, 7)]
+    assert [w for w in made if len(plain(w).split()) < 2 or " for ?" in w or w != w.strip()] == []
+    assert not wordings.terse(question, random.Random(1))
+    assert not wordings.other_attribute(question, random.Random(1))
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [("Is there a training about phishing?", "a training"), ("Where is the form for parental leave?", "the form")],
+)
+def test_a_near_miss_asks_for_something_else(question: str, asked: str) -> None:
+    made = {m for seed in range(20) for m in wordings.other_attribute(question, random.Random(seed))}
+    assert len(made) >= 7
+    assert [m for m in made if asked in m] == []
+
+
+def test_what_one_must_is_not_what_one_may() -> None:
+    made = wordings.generate("Must I report a lost badge?", 40, 7)
+    assert [w for w in made if " can i " in f" {w.casefold()} "] == []
+
+
 def test_the_same_seed_gives_the_same_wordings_and_another_seed_others() -> None:
     for question in QUESTIONS[::10]:
         assert wordings.generate(question, 16, 7) == wordings.generate(question, 16, 7)
