@@ -21,7 +21,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot import blocks, channels, decisions, delivery, experts, handover, listeners, payloads, reviews
+from bot import blocks, channels, decisions, delivery, experts, handover, listeners, payloads, questions, reviews
 from bot.checkup import TOKENS, token_problem
 from bot.delivery import Answering, Parts
 from storage.database import Database
@@ -126,6 +126,7 @@ class SlackBot:
         us = await attempt("SLACK_BOT_TOKEN", client.base_url, client.auth_test())
         address = await socket_address(client, app_token)
         self._parts = Parts(self._database, self._settings, self._desk, client, str(us.get("team_id") or ""))
+        await questions.look_back(self._parts)
         handler = Door(build_app(self._parts), app_token, ping_interval=PING_SECONDS)
         handler.client.wss_uri = address
         self._handler = handler

@@ -76,6 +76,17 @@ async def of(parts: Parts, channel: str) -> ChannelSettings:
     return await parts.stored(settings_of, channel)
 
 
+async def discreet(parts: Parts, channel: str) -> bool:
+    """Whether only its asker sees an answer: admins set it so, or another organisation reads the channel."""
+    return (await of(parts, channel)).private_answers or await parts.stored(channels.is_shared, channel)
+
+
+async def shareable(parts: Parts, channel: str) -> bool:
+    """Whether an answer may be shared where it was asked: in a channel that no other organisation reads."""
+    direct = not channel or channel.startswith("D")
+    return not direct and not await parts.stored(channels.is_shared, channel)
+
+
 async def route_for(parts: Parts, channel: str) -> str:
     """The route that questions of a channel take: documents alone where a source is required."""
     return "documents" if (await of(parts, channel)).citations_required else "auto"

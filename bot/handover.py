@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bot import blocks, delivery, experts, safety
 from bot.blocks import Post
 from bot.delivery import UNREACHABLE, Parts, Place
-from bot.listeners import clicked, open_modal, place_of, pressed, scope_of
+from bot.listeners import clicked, open_modal, place_of, pressed, scope_of, still_there
 from storage import conversations, handoffs
-from storage.domain import Answer, Question
+from storage.domain import WORKSPACE, Answer, Question
 from storage.errors import UserError
 from storage.handoffs import Handoff
 
@@ -33,16 +33,22 @@ def register(app: "AsyncApp", parts: Parts) -> None:
 
 
 async def ask_person(parts: Parts, body: Body) -> None:
-    """Name the person for a question. Raises UserError when there is none, or one was asked already."""
-    answer = await parts.stored(conversations.get_answer, int(pressed(body).rpartition(":")[2]))
-    question = await parts.stored(conversations.get_question, answer.question_id)
-    place = place_of(body)
+    """Name the person for a question, but a channel for none that is private.
+
+    Raises UserError when there is none, or one was asked already.
+    """
+    answer, question = await still_there(parts, pressed(body).rpartition(":")[2])
+    place, scope = place_of(body), scope_of(body)
     person = await experts.expert_for(parts, question)
     if not person:
         raise UserError(NOBODY)
+    if person.startswith("C") and (kept_apart(place) or scope != WORKSPACE):
+        told = f"This is private, so I do not post it in {safety.person(person)}; ask there if everybody may read it."
+        await delivery.say(parts, place, (Post(told, (blocks.section(told),)),))
+        return
     handoff = await parts.stored(handoffs.begin, answer.id, asker=place.user, person=person)
     try:
-        await post(parts, handoff, question, place, scope_of(body))
+        await post(parts, handoff, question, place, scope)
     except BaseException:
         await parts.stored(handoffs.withdraw, handoff.id)
         raise
@@ -51,7 +57,7 @@ async def ask_person(parts: Parts, body: Body) -> None:
 async def post(parts: Parts, handoff: Handoff, question: Question, place: Place, scope: str) -> None:
     """Ask the person where everybody saw the answer; what was private goes to the person alone."""
     channel, thread = place.channel, place.thread
-    elsewhere = handoff.person.startswith("C") or bool(place.hook) or channel.startswith("D")
+    elsewhere = handoff.person.startswith("C") or kept_apart(place)
     if elsewhere:
         channel, thread = await reached(parts, handoff.person), ""
     where, ts = await delivery.send(parts, channel, request(handoff, question, scope, private=elsewhere), thread)
@@ -59,6 +65,11 @@ async def post(parts: Parts, handoff: Handoff, question: Question, place: Place,
     if elsewhere:
         told = f"I asked {safety.person(handoff.person)} for you."
         await delivery.say(parts, place, (Post(told, (blocks.section(told),)),))
+
+
+def kept_apart(place: Place) -> bool:
+    """Whether only the asker saw the answer."""
+    return bool(place.hook) or place.channel.startswith("D")
 
 
 async def reached(parts: Parts, person: str) -> str:
@@ -81,7 +92,10 @@ def request(handoff: Handoff, question: Question, scope: str, *, private: bool) 
 
 
 async def resolve(parts: Parts, body: Body) -> None:
-    """Close a question, and offer what a person answered as a correction. Raises UserError when it is closed."""
+    """Close a question, and offer what a person answered as a correction.
+
+    Raises UserError when it is closed, or when the click took too long: then it stays open and can be closed again.
+    """
     number, scope = json.loads(pressed(body))
     handoff = await parts.stored(handoffs.get, int(number))
     if handoff.resolved_at:
@@ -89,12 +103,17 @@ async def resolve(parts: Parts, body: Body) -> None:
     answer = await parts.stored(conversations.get_answer, handoff.answer_id)
     question = await parts.stored(conversations.get_question, answer.question_id)
     human = await humans_answer(parts, handoff, question)
+    late = False
     try:
         await open_modal(parts, body, offer(handoff, answer, question, human, scope))
+    except UserError:
+        late = True
+        raise
     finally:
-        closed = await parts.stored(handoffs.resolve, handoff.id, str(body["user"]["id"]))
-        await show_closed(parts, closed, question)
-        await forward(parts, closed, question, human)
+        if not late:
+            closed = await parts.stored(handoffs.resolve, handoff.id, str(body["user"]["id"]))
+            await show_closed(parts, closed, question)
+            await forward(parts, closed, question, human)
 
 
 def offer(handoff: Handoff, answer: Answer, question: Question, human: str, scope: str) -> Body:

@@ -34,6 +34,7 @@ Body = dict[str, Any]
 
 PRIVATE_NAMES = ("privategroup", "mpdm-")
 """How clicks and commands name private channels and group messages, instead of their own name."""
+OUTSIDERS = "People of another organisation read this channel, so the answer stays with you."
 OUTDATED = "This answer does not hold any more; please ask again."
 TOO_LATE = ("expired_trigger_id", "trigger_expired", "exchanged_trigger_id")
 
@@ -113,16 +114,17 @@ async def ask_privately(parts: Parts, body: Body, question: str) -> None:
     scopes = scopes_of(place.channel, str(body.get("channel_name") or ""))
     route = await channels.route_for(parts, place.channel)
     answer = await ask(parts, Asked(question, place.user, place.channel, scopes=scopes, route=route), place)
-    await answers.whisper_answer(parts, answer, place, share=len(scopes) > 1)
+    await answers.whisper_answer(parts, answer, place, share=await channels.shareable(parts, place.channel))
 
 
 async def share(parts: Parts, body: Body) -> None:
     """Post a private answer for the channel. Raises UserError for one that holds no longer or stands there already."""
-    answer = await parts.stored(conversations.get_answer, int(pressed(body)))
-    question = await parts.stored(conversations.get_question, answer.question_id)
+    answer, question = await still_there(parts, pressed(body))
     place = place_of(body)
     if place.channel != question.channel:
         raise UserError("This answer can only be shared where it was asked.")
+    if not await channels.shareable(parts, place.channel):
+        raise UserError(OUTSIDERS)
     if not await parts.stored(still_holds, answer):
         raise UserError(OUTDATED)
     async with once(parts, f"share:{answer.id}", "This answer is shared already."):
@@ -132,11 +134,19 @@ async def share(parts: Parts, body: Body) -> None:
     )
 
 
+async def still_there(parts: Parts, number: str) -> tuple[Answer, Question]:
+    """A stored answer and its question. Raises UserError when either was erased."""
+    answer = await parts.stored(conversations.get_answer, int(number))
+    question = await parts.stored(conversations.get_question, answer.question_id)
+    if ERASED in (answer.text, question.text):
+        raise UserError(OUTDATED)
+    return answer, question
+
+
 def still_holds(database: Database, answer: Answer) -> bool:
-    """Whether an answer was not erased, and what it was taught is still approved; documents teach it nothing."""
+    """Whether what an answer was taught is still approved; documents teach it nothing."""
     taught = answer.correction_id
-    approved = taught is None or corrections.get(database, taught).status is Status.APPROVED
-    return approved and answer.text != ERASED
+    return taught is None or corrections.get(database, taught).status is Status.APPROVED
 
 
 async def shared(parts: Parts, answer: Answer, question: Question, place: Place) -> str:
@@ -184,16 +194,14 @@ async def more(parts: Parts, body: Body) -> None:
     elif wanted == "correct":
         await open_correction(parts, body, number, ask_why=True)
     else:
-        answer = await parts.stored(conversations.get_answer, int(number))
-        question = await parts.stored(conversations.get_question, answer.question_id)
+        answer, question = await still_there(parts, number)
         told = answer_views.details(answer, question.text)
         await delivery.say(parts, place_of(body), (blocks.Post("How this answer came about", (blocks.section(told),)),))
 
 
 async def open_correction(parts: Parts, body: Body, number: str, *, ask_why: bool) -> None:
     """Open the modal in which somebody writes a better answer."""
-    answer = await parts.stored(conversations.get_answer, int(number))
-    question = await parts.stored(conversations.get_question, answer.question_id)
+    answer, question = await still_there(parts, number)
     place = place_of(body)
     metadata = {
         "answer": answer.id,
@@ -227,8 +235,7 @@ async def open_modal(parts: Parts, body: Body, view: Body) -> None:
 async def not_my_question(parts: Parts, body: Body) -> None:
     """Remember that a question is not the taught one, and look into the documents instead."""
     await parts.keep_pace(parts.teaching, str(body["user"]["id"]))
-    answer = await parts.stored(conversations.get_answer, int(pressed(body)))
-    question = await parts.stored(conversations.get_question, answer.question_id)
+    answer, question = await still_there(parts, pressed(body))
     if answer.correction_id is not None:
         await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
     place = place_of(body)
@@ -242,13 +249,12 @@ async def meant(parts: Parts, body: Body) -> None:
     place = place_of(body)
     await parts.keep_pace(parts.questions, place.user)
     number, _, chosen = pressed(body).partition(":")
-    answer = await parts.stored(conversations.get_answer, int(number))
+    answer, question = await still_there(parts, number)
     if int(chosen) not in {one.correction_id for one in answer.suggestions}:
         raise UserError(GONE)
-    question = await parts.stored(conversations.get_question, answer.question_id)
     asked = replace(anew(question, place.user), meant=int(chosen))
-    key = f"meant:{answer.id}:{chosen}:{place.user if place.hook else ''}"
-    await answer_once(parts, asked, place, key, "That answer was given already; it stands in this thread.")
+    told = "That answer was given already; it stands in this thread."
+    await answer_once(parts, asked, place, f"meant:{answer.id}:{chosen}", told)
 
 
 def anew(question: Question, user: str) -> Asked:
@@ -258,14 +264,17 @@ def anew(question: Question, user: str) -> Asked:
 
 
 async def answer_once(parts: Parts, asked: Asked, place: Place, key: str, again: str) -> None:
-    """Answer a click where it came from, to everybody in the thread or to one person.
+    """Answer a click where it came from, to everybody in the thread or to one person, as the channel's settings allow.
 
     Raises UserError with the sentence `again` when that was done before; what failed may be pressed once more.
     """
-    async with once(parts, key, again):
+    if not await channels.allows(parts, place, asked.text, named=True):
+        return
+    alone = bool(place.hook) or await channels.discreet(parts, place.channel)
+    async with once(parts, f"{key}:{place.user if alone else ''}", again):
         answer = await ask(parts, asked, place)
-    if place.hook:
-        await answers.whisper_answer(parts, answer, place, share=len(asked.scopes) > 1)
+    if alone:
+        await answers.whisper_answer(parts, answer, place, share=await channels.shareable(parts, place.channel))
     else:
         await answers.send_answer(parts, answer, Target(place.channel, place.thread, place.user))
 

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -22,7 +23,8 @@ from bot.delivery import UNREACHABLE, Parts, Place, guarded
 from bot.growing import Growing
 from storage import asked as asked_log
 from storage import channels as channel_log
-from storage import conversations, corrections, handoffs, private
+from storage import corrections, handoffs, private
+from storage.asked import InHand
 from storage.database import Database
 from storage.domain import WORKSPACE, Answer, Route, Status
 from storage.errors import UserError
@@ -44,6 +46,9 @@ STATUS_SECONDS = 90.0
 LOADING = ("Looking for what I was taught…", "Reading the pages…", "Making sure of the answer…")
 THINKING = "is thinking..."
 COUNT_SECONDS = 5.0
+INTERRUPTED = "I was interrupted; please ask again."
+LATEST = timedelta(hours=1)
+"""How long after a question its asker is still told that the bot was interrupted."""
 MOST_REMEMBERED = 1000
 
 
@@ -81,6 +86,11 @@ class Said:
         return Place(self.user, self.channel, self.thread)
 
     @property
+    def in_hand(self) -> InHand:
+        """The question as one that the bot takes on."""
+        return InHand(self.channel, self.thread or self.ts, self.ts, self.user)
+
+    @property
     def target(self) -> Target:
         """The same, for an answer."""
         return Target(self.channel, self.thread or self.ts, self.user)
@@ -115,19 +125,47 @@ async def take_up(parts: Parts, body: Body, said: Said, me: str) -> None:
     """Decide whether a message is for us, once, and answer it."""
     if said.kind in PRIVATE_KINDS:
         await parts.stored(channel_log.note_private, said.channel)
+    await parts.stored(channel_log.note_shared, said.channel, shared=said.shared)
     meant = await meaning(parts, said, me)
     if meant is Meant.NOT_US:
         return
-    if await parts.stored(conversations.first_time, *keys_of(body, said)):
+    quiet = meant is Meant.OVERHEARD
+    if await parts.stored(asked_log.take, None if quiet else said.in_hand, *keys_of(body, said)):
         forget(parts, said.channel, said.ts)
         if (said.channel, said.ts) in parts.deleted:
+            await parts.stored(asked_log.strike, said.in_hand)
             return
         work = reply(parts, said, meant, safety.from_slack(said.text, me))
-        quiet = meant is Meant.OVERHEARD
-        task = parts.begin(overheard(work) if quiet else guarded(parts, said.place, work))
+        task = parts.begin(overheard(work) if quiet else struck_after(parts, said, guarded(parts, said.place, work)))
         task.set_name(thread_name(said))
         parts.answering[said.channel, said.ts] = task
         task.add_done_callback(lambda done: answered(parts, said, done))
+
+
+async def struck_after(parts: Parts, said: Said, work: Awaitable[None]) -> None:
+    """Do the work on a question and strike it; only a bot that is stopped over it leaves it in hand."""
+    ended = False
+    try:
+        await work
+        ended = True
+    finally:
+        if ended or (said.channel, said.ts) in parts.deleted:
+            await parts.stored(asked_log.strike, said.in_hand)
+
+
+async def look_back(parts: Parts) -> None:
+    """Begin to tell those whose questions an earlier bot had in hand when it was killed."""
+    if left := await parts.stored(asked_log.left):
+        parts.begin(tell_interrupted(parts, left))
+
+
+async def tell_interrupted(parts: Parts, left: tuple[InHand, ...]) -> None:
+    """Say once to each asker that they have to ask again, unless that is long ago."""
+    since = (datetime.now(UTC) - LATEST).isoformat()
+    for one in left:
+        await parts.stored(asked_log.strike, one)
+        if one.taken_at >= since:
+            await delivery.tell(parts, Place(one.user, one.channel, one.thread, public=True), INTERRUPTED)
 
 
 def deleted(event: Body) -> tuple[str, str] | None:
@@ -286,8 +324,7 @@ async def reply(parts: Parts, said: Said, meant: Meant, question: str) -> None:
 
 async def watched(parts: Parts, said: Said, meant: Meant, *, edited: bool) -> Growing | None:
     """What shows an answer while the model writes it, where a new one comes into the thread for everybody to see."""
-    private = said.shared or (await channels.of(parts, said.channel)).private_answers
-    if private or edited or meant is Meant.OVERHEARD:
+    if edited or meant is Meant.OVERHEARD or await channels.discreet(parts, said.channel):
         return None
     return Growing(parts, said.channel, said.place.thread, said.user)
 
@@ -296,8 +333,9 @@ async def show(
     parts: Parts, said: Said, answer: Answer, old: tuple[str, ...], understood: str, growing: Growing | None = None
 ) -> None:
     """Bring an answer to where it belongs: in the thread, in the place of an older one, or only to the asker."""
-    if said.shared or (await channels.of(parts, said.channel)).private_answers:
-        await answers.whisper_answer(parts, answer, said.aside, share=not said.shared, understood=understood)
+    if await channels.discreet(parts, said.channel):
+        share = await channels.shareable(parts, said.channel)
+        await answers.whisper_answer(parts, answer, said.aside, share=share, understood=understood)
         await hush(parts, said)
     elif old:
         await answers.replace_answer(parts, answer, said.target, old, understood=understood)

@@ -236,7 +236,7 @@ def asked_by_people(database: Database, row: Correction) -> list[str]:
     found = database.rows(
         "SELECT min(q.text) AS text FROM answers a JOIN questions q ON q.id = a.question_id "
         "JOIN feedback f ON f.answer_id = a.id WHERE a.correction_id = ? AND a.style = 'direct' "
-        f"AND q.channel NOT GLOB '[DG]*' AND q.channel NOT IN ({channels.PRIVATE}) "
+        f"AND NOT {channels.IN_PRIVATE} "
         "GROUP BY lower(trim(q.text)) HAVING min(f.vote) = 1 AND max(f.user <> q.user) = 1 "
         "ORDER BY count(DISTINCT q.id) DESC, min(q.id) LIMIT ?",
         [row.id, ASKED],

@@ -3,12 +3,15 @@
 It knows nothing of Slack's API and decides nothing; a thread is a channel and the time stamp of its first message.
 """
 
+import json
 from dataclasses import dataclass
 
+from storage import conversations
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import WORKSPACE
 
+IN_HAND = "in hand:"
 OFTEN_PEOPLE = 3
 OFTEN_CHANNELS = 2
 """A wording that so many people used in so many places is nobody's own words; only such a one is shown to others."""
@@ -21,6 +24,44 @@ class AskedMessage:
     said: str
     question_id: int
     posts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InHand:
+    """A question that the bot took on and has not answered or refused yet; `taken_at` is ISO 8601, UTC."""
+
+    channel: str
+    thread: str
+    ts: str
+    user: str
+    taken_at: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is called among the delivery keys."""
+        return IN_HAND + json.dumps([self.channel, self.thread, self.ts, self.user])
+
+
+def take(database: Database, one: InHand | None, *keys: str) -> bool:
+    """Whether none of the delivery keys was seen before; marks them as seen, and then the question as in hand."""
+    with database.write():
+        new = conversations.first_time(database, *keys)
+        if new and one is not None:
+            conversations.first_time(database, one.key)
+    return new
+
+
+def strike(database: Database, one: InHand) -> None:
+    """Note that a question is in hand no longer."""
+    conversations.not_done(database, one.key)
+
+
+def left(database: Database) -> tuple[InHand, ...]:
+    """The questions that are in hand, first taken first."""
+    rows = database.rows(
+        "SELECT key, seen_at FROM events_seen WHERE key GLOB ? ORDER BY seen_at", [f"{IN_HAND}*"]
+    )
+    return tuple(InHand(*[*json.loads(r["key"].removeprefix(IN_HAND)), r["seen_at"]]) for r in rows)
 
 
 def note(database: Database, channel: str, ts: str, *, thread: str, said: str, question_id: int) -> None:

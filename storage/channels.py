@@ -8,10 +8,11 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
-from storage import audit
+from storage import audit, trust
 from storage.database import Database, Row, now
 from storage.errors import ConflictError, UserError
 
+SHARED = "shared:"
 MOST_ALLOWED = 500
 """Names on one channel's list of people."""
 
@@ -68,12 +69,14 @@ def settings_from(row: Row) -> ChannelSettings:
     return ChannelSettings(**row | told | {"allowed": tuple(json.loads(row["allowed"]))})
 
 
-# --- private channels ---
+# --- private and shared channels ---
 
 PRIVATE = (
     "SELECT channel FROM private_channels UNION SELECT scope FROM corrections UNION SELECT scope FROM documents"
 )
 """Every channel that is known to be private: Slack said so, or something was kept for it alone."""
+IN_PRIVATE = f"(channel GLOB '[DG]*' OR channel IN ({PRIVATE}))"
+"""Whether the `channel` of a row is a direct message or a private channel."""
 
 
 def note_private(database: Database, channel: str) -> None:
@@ -83,11 +86,22 @@ def note_private(database: Database, channel: str) -> None:
             db.table("private_channels").insert({"channel": channel, "noted_at": now()}, ignore=True, pk="channel")
 
 
+def note_shared(database: Database, channel: str, *, shared: bool) -> None:
+    """Remember whether a channel is shared with another organisation, as its latest message says."""
+    if is_shared(database, channel) != shared:
+        trust.keep(database, SHARED + channel, int(shared))
+
+
+def is_shared(database: Database, channel: str) -> bool:
+    """Whether people of another organisation read a channel, as far as its messages told."""
+    return bool(database.value("SELECT value FROM state WHERE name = ?", [SHARED + channel]))
+
+
 def said_in_private(database: Database, texts: Collection[str]) -> frozenset[str]:
     """Those of some texts that were asked in a direct message or in a private channel."""
     rows = database.rows(
         "SELECT DISTINCT text FROM questions WHERE text IN (SELECT value FROM json_each(?)) "
-        f"AND (channel GLOB '[DG]*' OR channel IN ({PRIVATE}))",
+        f"AND {IN_PRIVATE}",
         [json.dumps(list(texts))],
     )
     return frozenset(r["text"] for r in rows)

@@ -169,7 +169,7 @@ def unanswered(database: Database, since: str, limit: int = 10) -> list[Row]:
         "SELECT coalesce(r.repeats, r.id) AS first, a.route, max(a.id) FROM questions r "
         "JOIN answers a ON a.question_id = r.id WHERE r.asked_at >= ? GROUP BY first) last ON last.first = q.id "
         "WHERE q.asked_at >= ? AND last.route = 'ABSTAINED' AND q.text <> ? "
-        f"AND q.channel NOT GLOB '[DG]*' AND q.channel NOT IN ({channels.PRIVATE}) "
+        f"AND NOT {channels.IN_PRIVATE} "
         "GROUP BY lower(trim(q.text)) ORDER BY times DESC, max(q.id) DESC LIMIT ?",
         [since, since, ERASED, limit],
     )

@@ -23,7 +23,7 @@ from storage import channels, conversations, corrections, documents, evidence, r
 from storage.channels import ChannelSettings
 from storage.database import Database, now
 from storage.documents import NewDocument, NewPassage
-from storage.domain import Answer, Correction, Memory, ModelVersion, Passage, Route, Source, Status, Style
+from storage.domain import Answer, Correction, Memory, ModelVersion, Passage, Route, Source, Status, Style, Suggestion
 from storage.errors import ConflictError, NotAllowedError, UserError
 from storage.evidence import Asked, Dossier, Evidence, Rival
 
@@ -613,6 +613,39 @@ def test_private_answers_are_seen_by_the_asker_until_shared(home: Path) -> None:
         assert not [m for m in await here.messages(PRIYA, HELP) if "Twenty-eight" in words_of(m)]
         await here.click(SAM, HELP, answer["ts"], "share")
         await here.wait(PRIYA, HELP, "Twenty-eight")
+
+    play(home, story)
+
+
+def test_a_button_answers_its_presser_alone_where_answers_are_private(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [{"taught_question": "Leave?", "route": Route.APPROVED}]
+        await here.write(SAM, HELP, "<@U0BOT> leave?")
+        answer = await here.wait(PRIYA, HELP, "Twenty-eight")
+        in_help(here, private_answers=True)
+        for user in (PRIYA, SAM):
+            here.desk.script = [{"text": f"Found for {user}."}]
+            await here.click(user, HELP, answer["ts"], "not_mine")
+            found = await here.wait(user, HELP, f"Found for {user}.")
+            assert found["ephemeral"]
+            assert "Share in the channel" in words_of(found)
+        assert len(here.calls("chat.postMessage")) == 1
+
+    play(home, story)
+
+
+def test_a_button_answers_only_people_who_may_ask(home: Path) -> None:
+    async def story(here: Office) -> None:
+        none = {"route": Route.ABSTAINED, "style": Style.NONE, "suggestions": (Suggestion(1, "Leave?"),)}
+        here.desk.script = [none, {"text": "28 days."}]
+        await here.write(SAM, HELP, "<@U0BOT> leave?")
+        answer = await here.wait(SAM, HELP, "Did you mean")
+        in_help(here, allowed=(PRIYA,))
+        await here.click(SAM, HELP, answer["ts"], "meant", "1:1")
+        assert (await here.wait(SAM, HELP, "whom an admin has listed"))["ephemeral"]
+        await here.click(PRIYA, HELP, answer["ts"], "meant", "1:1")
+        await here.wait(PRIYA, HELP, "28 days.")
+        assert [a.user for a in here.desk.asked] == [SAM, PRIYA]
 
     play(home, story)
 

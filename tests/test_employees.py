@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from slack_office import HELP, PRIYA, REVIEW, SAM, Office, play, until, words_of
 
 from bot import answer_views, answers, experts, forms, greeting, growing, questions, streaming, threads
+from bot.app import SlackBot
 from bot.delivery import BROKEN
 from bot.listeners import NOTHING_ASKED, prefill
 from bot.questions import WELCOME
 from bot.streaming import Limiter, Stream, StreamError
+from bot.workspace.nouns import Channel
 from storage import asked, conversations, corrections, handoffs, retention
 from storage.audit import ERASED
 from storage.database import Database
-from storage.domain import Answer, Route, Status, Style
+from storage.domain import Answer, Route, Status, Style, Suggestion
 from storage.errors import BusyError, ConflictError, OutOfSpaceError, UserError
 
 LONG = "".join(f"Rule {n} of the handbook says that everybody keeps the receipts of trip {n}. " for n in range(30))
@@ -361,6 +363,81 @@ def test_in_a_channel_shared_with_others_only_the_asker_sees_the_answer(home: Pa
     play(home, story)
 
 
+def test_in_a_channel_shared_with_others_no_button_shows_them_an_answer(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
+        before = await here.wait(SAM, HELP, "Share in the channel")
+        here.ws.state.channels[HELP] = replace(here.ws.state.channels[HELP], shared_with=("T0OTHER",))
+        here.desk.script = [taught("Leave?", "28 days."), {"text": "Found."}, {"text": "Asked."}]
+        _, answer = await asks(here, words="28 days.")
+        await here.click(SAM, HELP, answer["ts"], "not_mine")
+        found = await here.wait(SAM, HELP, "Found.")
+        await here.do("command", SAM, channel=HELP, command="/ask", text="and sick leave?")
+        commanded = await here.wait(SAM, HELP, "Asked.")
+        assert not [m for m in (answer, found, commanded) if "Share" in words_of(m)]
+        await here.click(SAM, HELP, before["ts"], "share")
+        await here.wait(SAM, HELP, "People of another organisation")
+        assert here.calls("chat.postMessage") == []
+        here.ws.state.channels[HELP] = replace(here.ws.state.channels[HELP], shared_with=())
+        await here.write(PRIYA, HELP, "they have left")
+        await here.settle()
+        await here.click(SAM, HELP, before["ts"], "share")
+        await here.wait(PRIYA, HELP, "Twenty-eight")
+
+    play(home, story)
+
+
+# --- questions in hand ---
+
+
+def test_who_asked_a_bot_that_was_killed_hears_so_once(home: Path) -> None:
+    async def story(here: Office) -> None:
+        parts = here.bot._parts
+        assert parts is not None
+        here.desk.hold = Future()
+        ts = await here.write(SAM, HELP, f"<@U0BOT> {LEAVE}")
+        await here.write(SAM, "D0SAM", "sick leave?")
+        await until(lambda: seen(here, 2), "the questions")
+        old = asked.InHand(HELP, "1.5", "1.5", SAM)
+        asked.take(here.database, old, "an old one")
+        here.database.here.execute("UPDATE events_seen SET seen_at = '2026-01-01' WHERE key = ?", [old.key])
+        for task in set(parts.tasks):
+            task.cancel()
+        await here.settle()
+        assert len(asked.left(here.database)) == 3
+        for _ in range(2):
+            again = SlackBot(here.database, here.settings, here.desk)
+            await again.start()
+            await again.stop()
+        told = [call for call in here.calls("chat.postMessage") if call["text"] == questions.INTERRUPTED]
+        assert [call["channel"] for call in told] == [HELP, "D0SAM"]
+        assert told[0]["thread_ts"] == ts
+        assert asked.left(here.database) == ()
+
+    play(home, story)
+
+
+def test_what_was_answered_refused_reworded_or_deleted_is_in_hand_no_longer(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]
+        for words in ("Twenty-eight", "Too many", BROKEN):
+            await here.write(SAM, "D0SAM", LEAVE)
+            await here.wait(SAM, "D0SAM", words)
+        await here.settle()
+        assert asked.left(here.database) == ()
+        here.desk.hold = Future()
+        ts = await here.write(SAM, HELP, f"<@U0BOT> {LEAVE}")
+        await until(lambda: seen(here, 3), "the question")
+        await here.do("edit", SAM, channel=HELP, ts=ts, text="<@U0BOT> sick leave?")
+        await until(lambda: seen(here, 4), "its new words")
+        assert [one.ts for one in asked.left(here.database)] == [ts]
+        await here.do("delete", SAM, channel=HELP, ts=ts)
+        await here.settle()
+        assert asked.left(here.database) == ()
+
+    play(home, story)
+
+
 # --- edits and deletions ---
 
 
@@ -557,6 +634,36 @@ def test_an_answer_that_holds_no_longer_is_not_shared(home: Path, erased: bool) 
     play(home, story)
 
 
+@pytest.mark.parametrize(
+    ("answer", "action", "value"),
+    [
+        (taught("Leave?", "28 days."), "not_mine", "1"),
+        (NOT_KNOWN | {"suggestions": (Suggestion(1, "Leave?"),)}, "meant", "1:1"),
+        (NOT_KNOWN, "teach", "1"),
+        (NOT_KNOWN, "ask_person", "1"),
+        ({}, "more", "person:1"),
+        ({}, "more", "correct:1"),
+        ({}, "more", "details:1"),
+    ],
+)
+def test_nothing_is_done_with_words_that_were_erased(
+    home: Path, answer: dict[str, Any], action: str, value: str
+) -> None:
+    async def story(here: Office) -> None:
+        row = corrections.propose(here.database, question="Leave?", answer="28 days.", author=PRIYA)
+        corrections.approve(here.database, row.id, "U0OTHER")
+        here.desk.script = [answer | ({"correction_id": row.id} if action == "not_mine" else {})]
+        _, shown = await asks(here, words=answer.get("text", "Twenty-eight")[:5])
+        retention.erase(here.database, SAM)
+        await here.click(SAM, HELP, shown["ts"], action, value)
+        await here.wait(SAM, HELP, "does not hold any more")
+        assert (await here.state(SAM))["modal"] is None
+        assert len(here.desk.asked) == len(here.calls("chat.postMessage")) == 1
+        assert ERASED not in [w.text for w in corrections.wordings(here.database, row.id)]
+
+    play(home, story, ASK_A_PERSON=PRIYA)
+
+
 # --- ask a person ---
 
 
@@ -618,6 +725,48 @@ def test_a_private_question_goes_to_the_person_alone_and_comes_back(home: Path) 
         await here.wait(PRIYA, "D0PRIYA", "Resolved by")
 
     play(home, story, ASK_A_PERSON="topic:payroll=U0PRIYA")
+
+
+@pytest.mark.parametrize("place", ["direct message", "ephemeral answer", "private channel"])
+def test_a_private_question_is_not_posted_in_a_channel(home: Path, place: str) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [NOT_KNOWN]
+        where = {"direct message": "D0SAM", "ephemeral answer": HELP, "private channel": "C0BOARD"}[place]
+        if place == "private channel":
+            here.ws.state.add_channel(Channel(where, "board", "group", (SAM, "U0BOT")))
+        if place == "ephemeral answer":
+            await here.do("command", SAM, channel=where, command="/ask", text="who is laid off?")
+        else:
+            await here.write(SAM, where, "<@U0BOT> who is laid off?")
+        answer = await here.wait(SAM, where, "I don't know")
+        before = len(here.calls("chat.postMessage"))
+        await here.click(SAM, where, answer["ts"], "ask_person")
+        told = await here.wait(SAM, where, f"I do not post it in <#{REVIEW}>")
+        assert told["ephemeral"] or place == "direct message"
+        posted = here.calls("chat.postMessage")[before:]
+        assert [call for call in posted if call["channel"] == REVIEW] == []
+        assert here.database.rows("SELECT * FROM handoffs") == []
+
+    play(home, story, ASK_A_PERSON=REVIEW)
+
+
+def test_a_press_of_resolved_that_came_too_late_can_be_repeated(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [NOT_KNOWN]
+        ts, answer = await asks(here, question="who waters the plants?", words="I don't know")
+        await here.click(SAM, HELP, answer["ts"], "ask_person")
+        request = await here.wait(PRIYA, HELP, "needs a person for this")
+        await here.write(PRIYA, HELP, "Facilities do.", thread_ts=ts)
+        here.ws.inject("views.open", 200, {}, {"ok": False, "error": "expired_trigger_id"})
+        await here.click(PRIYA, HELP, request["ts"], "resolved")
+        await here.wait(PRIYA, HELP, "please press it again")
+        await here.settle()
+        assert handoffs.get(here.database, 1).resolved_at == ""
+        await here.click(PRIYA, HELP, request["ts"], "resolved")
+        assert "Facilities do." in str(await here.modal(PRIYA))
+        await here.wait(SAM, HELP, "Resolved by <@U0PRIYA>")
+
+    play(home, story, ASK_A_PERSON=PRIYA)
 
 
 def test_without_a_person_there_is_no_button_and_a_failed_request_can_be_repeated(home: Path) -> None:
