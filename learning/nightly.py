@@ -160,7 +160,7 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return back_to_base(night, snapshot)
     candidate = candidates.make(night, snapshot, embedder, rebuild=rebuild)
     if not candidate.verdict.passed:
-        nights.note_refused(night.database, plan_of(night, snapshot, champion))
+        remember_refusal(night, snapshot, champion, rebuild=rebuild)
         return keep_champion(night, candidate, candidate.verdict.reason, embedder)
     try:
         with night.stage("calibrate"):
@@ -197,6 +197,12 @@ def no_need_to_train(night: Night, snapshot: Snapshot, champion: ModelVersion) -
     if nights.was_refused(night.database, plan_of(night, snapshot, champion)):
         return "kept_champion", "", f"a gate refused this very training in an earlier night; {ways_out}"
     return None
+
+
+def remember_refusal(night: Night, snapshot: Snapshot, champion: ModelVersion, *, rebuild: bool) -> None:
+    """Note that a gate refused tonight's training; of one that was told to rebuild nothing follows for the others."""
+    if not rebuild:
+        nights.note_refused(night.database, plan_of(night, snapshot, champion))
 
 
 def plan_of(night: Night, snapshot: Snapshot, champion: ModelVersion) -> str:
