@@ -23,7 +23,7 @@ test: setup ## Run every test but those of faults, the slow and the browser ones
 	$(PYTHON_IN_VENV) -m pytest $(FAST)
 	$(PYTHON_IN_VENV) -m pytest -m "(slow or browser) and not faults"
 
-test-fast: setup ## Run the tests that need no real model and no browser (two and a half minutes on two slow cores)
+test-fast: setup ## Run the tests that need no real model and no browser (two and a half to four minutes on two slow cores)
 	$(PYTHON_IN_VENV) -m pytest $(FAST)
 
 test-faults: setup ## Kill and starve the night, the index and the models at hundreds of points (about half an hour)
