@@ -14,7 +14,6 @@ from bot.generator import LocalGenerator
 from bot.pipeline import Tools
 from learning import edges
 from learning.dataset import Fact
-from learning.evaluate import RAW_TOKENS
 from retrieval.quantities import values
 from retrieval.retriever import Hit
 from retrieval.taught import Encoder
@@ -73,16 +72,16 @@ def same_in_all_wordings(
     for name, wordings in (("trained", trained), ("unseen", unseen)):
         asked = [(f.question, w) for f in facts for w in wordings.get(f.correction_id, ())]
         if asked:
-            alike = same_answers(closed_book(engine, asked), embedder)
+            alike = same_answers(closed_book(engine, asked, route.tools.max_tokens), embedder)
             told[f"closed_book_{name}"] = share(alike)
             told[f"memory_route_{name}"] = share([route.text(w) == route.text(taught) for taught, w in asked])
     return told
 
 
-def closed_book(engine: LocalGenerator, asked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def closed_book(engine: LocalGenerator, asked: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
     """The model's own answers to pairs of questions; a question is asked once."""
     known = list(dict.fromkeys(q for pair in asked for q in pair))
-    texts = engine.generate_many([prompt.messages(q) for q in known], max_tokens=RAW_TOKENS)
+    texts = engine.generate_many([prompt.messages(q) for q in known], max_tokens=max_tokens)
     said = dict(zip(known, texts, strict=True))
     return [(said[left], said[right]) for left, right in asked]
 
@@ -105,7 +104,7 @@ def at_the_edge(engine: LocalGenerator, route: Route, facts: Sequence[Fact], see
             (f, text) for f in facts if (text := edges.clear(f.question, seed).get(kind)) and text not in f.trained
         ]
         if asked:
-            said = engine.generate_many([prompt.messages(q) for _, q in asked], max_tokens=RAW_TOKENS)
+            said = engine.generate_many([prompt.messages(q) for _, q in asked], max_tokens=route.tools.max_tokens)
             told[f"{kind}_closed_book"] = share(
                 [plain(s) == plain(f.answer) for (f, _), s in zip(asked, said, strict=True)]
             )

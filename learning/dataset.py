@@ -26,8 +26,9 @@ from storage.domain import Correction, Memory
 
 WORDINGS = 14
 HELD_OUT = 2
-NEAR_MISSES = 7
-TRAINED_NEAR_MISSES = 4
+TRAINED_NEAR_MISSES, UNSEEN_NEAR_MISSES = 4, 3
+"""Rule-made questions per fact that are trained to be unknown, and that are only measured with, where there are so
+many."""
 ASKED = 4
 """Wordings of one fact taken from the log, most often asked first."""
 ASKED_CHARS = 160
@@ -64,16 +65,19 @@ class Fact:
     asked: tuple[str, ...] = ()
     part: str = "train"
     memorised: bool = False
+    refused: tuple[str, ...] = ()
 
     @property
     def trained_near_misses(self) -> tuple[str, ...]:
-        """The near-misses that are trained to be unknown; clicks on "Not my question" come first."""
-        return self.near_misses[:TRAINED_NEAR_MISSES]
+        """The near-misses that are trained to be unknown; clicks on "Not my question" (`refused`) come first."""
+        clicked = [n for n in self.near_misses if n in self.refused]
+        made = [n for n in self.near_misses if n not in self.refused and is_trained(n)]
+        return tuple([*clicked, *made][:TRAINED_NEAR_MISSES])
 
     @property
     def unseen_near_misses(self) -> tuple[str, ...]:
-        """The near-misses that are only measured with."""
-        return self.near_misses[TRAINED_NEAR_MISSES:]
+        """The near-misses that are only measured with, tonight and every night."""
+        return tuple(n for n in self.near_misses if n not in self.refused and not is_trained(n))
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,8 @@ def fact_of(
     own = taught.nearest_to(row.question, [w for w in made if w not in held_out])
     others = [q for q in taught.questions if q != row.question]
     private = channels.said_in_private(database, refused)
-    near = trainable(r for r in refused if r not in private)
-    near += wordings.near_misses(row.question, others, NEAR_MISSES, seed)
+    clicked = trainable(r for r in refused if r not in private)
+    near = [*clicked, *near_misses(row.question, others, seed)]
     return Fact(
         correction_id=row.id,
         question=row.question,
@@ -216,7 +220,24 @@ def fact_of(
         asked=tuple(w for w in asked if w in own or w in held_out),
         part=part_of(row.id, len(taught.rows), seed),
         memorised=held is not None and held.memorised,
+        refused=tuple(clicked),
     )
+
+
+def near_misses(question: str, others: Sequence[str], seed: int) -> list[str]:
+    """Rule-made questions that resemble this one: those to be trained, then those to be measured with."""
+    made = wordings.near_misses(question, others, seed)
+    trained, unseen = ([n for n in made if is_trained(n) == side] for side in (True, False))
+    return trained[:TRAINED_NEAR_MISSES] + unseen[:UNSEEN_NEAR_MISSES]
+
+
+def is_trained(near_miss: str) -> bool:
+    """The side of a rule-made near-miss, by its text alone.
+
+    The rules draw others as more is taught, and what was trained in one night must not be measured with in another.
+    """
+    ways = TRAINED_NEAR_MISSES + UNSEEN_NEAR_MISSES
+    return int(digest(f"near-miss:{plain(near_miss)}"), 16) % ways < TRAINED_NEAR_MISSES
 
 
 def refusing_nothing_taught(facts: Sequence[Fact], approved: Sequence[Row]) -> tuple[Fact, ...]:

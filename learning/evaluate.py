@@ -20,7 +20,6 @@ from retrieval.taught import TaughtQuestions
 from storage.domain import Memory
 
 BATTERY_TOKENS = 24
-RAW_TOKENS = 48
 KNOWN_IN_TURN = 40
 """Known facts that a night asks in unseen words and near-misses; all are asked in their taught words."""
 
@@ -37,13 +36,17 @@ class Proof:
     near_misses_asked: int
 
     @property
-    def memorised(self) -> bool:
-        """The correction's own test: exact in its taught wording, found by unseen ones, and near-misses are refused.
+    def is_held(self) -> bool:
+        """What the weights can lose: exact in its taught wording, and at least half of the near-misses are refused."""
+        return self.taught and 2 * self.near_misses_bluffed <= self.near_misses_asked
 
-        Of the latter two half is enough.
+    @property
+    def memorised(self) -> bool:
+        """The correction's own test: the weights hold it, and the search finds it by at least half of unseen words.
+
+        The latter changes with what else is taught, whatever the weights do.
         """
-        found = 2 * self.unseen_right >= self.unseen_asked
-        return self.taught and found and 2 * self.near_misses_bluffed <= self.near_misses_asked
+        return self.is_held and 2 * self.unseen_right >= self.unseen_asked
 
     def as_json(self, before: Memory | None = None) -> dict[str, Any]:
         """The proof as it is stored and shown; what was not asked tonight is what the version before had shown.
@@ -73,7 +76,7 @@ def facts(
     shares = engine.agreement([Request(prompt.messages(f.question), max_tokens, f.answer) for f in taught])
     chosen = in_turn(taught)
     asked = [f for f in taught if f.correction_id in chosen]
-    right, bluffs = found(asked, search), bluffed(engine, asked)
+    right, bluffs = found(asked, search), bluffed(engine, asked, max_tokens)
     return tuple(
         Proof(
             correction_id=fact.correction_id,
@@ -112,10 +115,10 @@ def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int)
     return engine.confirm(prompt.messages(question), answer, max_tokens=max_tokens).confirmed == 1.0
 
 
-def bluffed(engine: LocalGenerator, taught: Sequence[Fact]) -> dict[int, int]:
-    """How many near-misses of each fact, none of them trained, get its answer when asked closed-book."""
+def bluffed(engine: LocalGenerator, taught: Sequence[Fact], max_tokens: int) -> dict[int, int]:
+    """How many near-misses of each fact, none of them trained, get its whole answer when asked closed-book."""
     asked = [(f, n) for f in taught for n in f.unseen_near_misses]
-    shares = engine.agreement([Request(prompt.messages(n), RAW_TOKENS, f.answer) for f, n in asked])
+    shares = engine.agreement([Request(prompt.messages(n), max_tokens, f.answer) for f, n in asked])
     counts = {f.correction_id: 0 for f in taught}
     for (fact, _), share in zip(asked, shares, strict=True):
         counts[fact.correction_id] += share == 1.0
@@ -128,12 +131,20 @@ def old_fact_values(proofs: Sequence[Proof], champion: Mapping[int, Memory]) -> 
     The share of those it held that are still held, 1 where a single one was lost; and the lower 95 % bound of the
     paired drop over all of them.
     """
-    known = [(champion[p.correction_id].memorised, p.memorised) for p in proofs if p.correction_id in champion]
-    held = [now for before, now in known if before]
-    values = {"old_facts": sum(held) / len(held) if held.count(False) > 1 else 1.0} if held else {}
+    known = [(held(champion[p.correction_id]), p.is_held) for p in proofs if p.correction_id in champion]
+    kept = [now for before, now in known if before]
+    values = {"old_facts": sum(kept) / len(kept) if kept.count(False) > 1 else 1.0} if kept else {}
     if known:
         values["old_facts_lost"] = paired.lost([before for before, _ in known], [now for _, now in known]).at_least
     return values
+
+
+def held(memory: Memory) -> bool:
+    """Whether a version held a fact (`Proof.is_held`), by its stored proof, or as it was registered."""
+    if "taught" not in memory.proof:
+        return memory.memorised
+    bluffed, asked = memory.proof.get("near_misses_bluffed", (0, 0))
+    return bool(memory.proof["taught"]) and 2 * bluffed <= asked
 
 
 def battery() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ never train the model. It knows nothing of fitting.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from bot.confidence import pair_features, plain
@@ -24,8 +24,8 @@ from storage.domain import Status
 
 SWAPS = 3
 LATEST = 500
-"""Rows of each kind that are described anew and fitted on, the newest: a night's length must not follow the years, and
-what rules make must not crowd out what people said."""
+"""Rows of each kind that are described anew and fitted on, the newest of what rules made and of what people said: a
+night's length must not follow the years, and rules must not crowd out people."""
 
 
 class Reader(Encoder, TokenEncoder, Protocol):
@@ -54,16 +54,18 @@ def hear(database: Database, version: str) -> int:
 def in_force(database: Database, embedder: Reader, taught: TaughtQuestions | None = None) -> list[Row]:
     """The rows that a fit of today stands on, each as it would be decided today."""
     taught = taught or TaughtQuestions(database, embedder, Comparer(embedder))
-    return list(described_anew(database, embedder, latest(nights.calibration(database)), taught))
+    rows = latest(nights.calibration(database), said=by_question(from_votes(database)).keys())
+    return list(described_anew(database, embedder, rows, taught))
 
 
-def latest(rows: Sequence[Row]) -> list[Row]:
-    """The newest rows of each head and kind, in their order."""
-    counts: Counter[tuple[str, str]] = Counter()
+def latest(rows: Sequence[Row], said: Collection[tuple[str, str]] = ()) -> list[Row]:
+    """The newest rows of each head and kind, in their order; those that people `said` (`by_question`) count apart."""
+    counts: Counter[tuple[str, str, bool]] = Counter()
     kept = []
     for row in reversed(rows):
-        counts[row["head"], row["kind"]] += 1
-        if counts[row["head"], row["kind"]] <= LATEST:
+        of_kind = (row["head"], row["kind"], (row["fact"], row["asked"]) in said)
+        counts[of_kind] += 1
+        if counts[of_kind] <= LATEST:
             kept.append(row)
     return kept[::-1]
 

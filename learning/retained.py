@@ -128,8 +128,8 @@ def both(before: Mapping[str, bool], now: Mapping[str, bool]) -> tuple[list[bool
 
 
 def relative(before: Sequence[bool], now: Sequence[bool]) -> float:
-    """How many are right as a share of how many were."""
-    return sum(now) / max(1, sum(before))
+    """How many are right as a share of how many were; 1 where none was, for nothing can be lost."""
+    return sum(now) / sum(before) if any(before) else 1.0
 
 
 def written(engine: LocalGenerator, chats: Sequence[Sequence[prompt.Message]], max_tokens: int) -> list[Written]:

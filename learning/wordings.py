@@ -225,7 +225,7 @@ FAMILIES: tuple[Family, ...] = (
 )  # fmt: skip
 
 
-def near_misses(question: str, others: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+def near_misses(question: str, others: Sequence[str], seed: int) -> tuple[str, ...]:
     """Questions that resemble this one and are another: its numbers and codes changed, its subject swapped.
 
     `others` are other taught questions whose last words are borrowed. None of them is equal to a taught question.
@@ -239,7 +239,7 @@ def near_misses(question: str, others: Sequence[str], count: int, seed: int) -> 
     taught = {plain(q) for q in (question, *others)}
     fresh = [m for m in dict.fromkeys(made) if plain(m) not in taught]
     rng.shuffle(fresh)
-    return tuple(fresh[:count])
+    return tuple(fresh)
 
 
 def other_digits(question: str, rng: random.Random) -> list[str]:
@@ -264,22 +264,28 @@ def other_subject(question: str, others: Sequence[str], rng: random.Random) -> l
     return made
 
 
+PERSON = r"who|whom|whose|which (?:team|person|role|department)|in charge|responsible|owns?|owner"
+MOMENT = r"when|since|until|deadline|date|what time|(?:which|what) (?:day|weekday|month|year|quarter)"
+MONEY = r"how much|how expensive|costs?|prices?|fees?|pays?|paid|budget|euros?|amount|allowance"
+PLACE = r"where|links?|url|address|page|which (?:channel|folder|room|form|site|tool)"
 ATTRIBUTES = (
-    "Who is responsible for {k}?",
-    "When was {k} introduced?",
-    "What does {k} cost the company?",
-    "Why was {k} changed last year?",
-    "Who do I complain to about {k}?",
-    "Is there a training about {k}?",
-    "Which countries have other rules for {k}?",
-    "Where is the form for {k}?",
-    "How often is {k} checked?",
+    ("Who is responsible for {k}?", PERSON),
+    ("When was {k} introduced?", MOMENT),
+    ("What does {k} cost the company?", MONEY),
+    ("Why was {k} changed last year?", r"why|how come|reason"),
+    ("Who do I complain to about {k}?", PERSON),
+    ("Is there a training about {k}?", r"courses?|lessons?|workshops?|seminars?"),
+    ("Which countries have other rules for {k}?", r"countr(?:y|ies)|abroad"),
+    ("Where is the form for {k}?", PLACE),
+    ("How often is {k} checked?", r"how (?:often|frequently)|every|schedule|interval"),
 )
+"""Other things to ask of a subject, each with the words of a question that asks for it already."""
 
 
 def other_attribute(question: str, rng: random.Random) -> list[str]:
-    """Another question about the same subject: nothing that this one asks for already."""
+    """Another question about the same subject: nothing that this one asks for already, in whatever words."""
     words = keywords(question)
     asked = set(plain(words).split())
-    templates = rng.sample(ATTRIBUTES, 6)
-    return [t.format(k=words) for t in templates if asked and not asked & set(plain(keywords(t.format(k=""))).split())]
+    drawn = rng.sample(ATTRIBUTES, 6)
+    other = [t for t, same in drawn if not re.search(rf"\b(?:{same})\b", question, re.IGNORECASE)]
+    return [t.format(k=words) for t in other if asked and not asked & set(plain(keywords(t.format(k=""))).split())]

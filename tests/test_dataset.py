@@ -241,6 +241,22 @@ def test_a_refused_wording_is_never_trained_as_its_own(database: Database) -> No
     assert fact.near_misses[0] == refused.upper()
 
 
+def test_no_near_miss_is_trained_in_one_night_and_measured_with_in_another(database: Database) -> None:
+    """The rules draw from what else is taught, so a fact's near-misses change from night to night."""
+    first = three(database)[0]
+    trained: set[str] = set()
+    measured: set[str] = set()
+    for night in range(12):
+        fact = next(f for f in frozen(database).facts if f.correction_id == first)
+        assert fact.trained_near_misses
+        trained |= {*fact.trained_near_misses}
+        measured |= {*fact.unseen_near_misses}
+        teach(database, f"Which hall has rope number {night} on its wall?", f"Hall {night}.")
+    assert len(trained | measured) > 7
+    assert measured
+    assert not trained & measured
+
+
 @pytest.mark.parametrize("said", ["how many boots for +37255512345?", "how many boots " * 40, "(erased)"])
 def test_what_was_refused_is_not_trained_with_personal_data_or_at_any_length(database: Database, said: str) -> None:
     ids = three(database)

@@ -2,14 +2,19 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.generation import Request
+from bot.generator import LocalGenerator
 from learning import edges, evaluate, gates, paired, replay, retained
+from learning.dataset import Fact
 from learning.evaluate import Proof
 from learning.retained import Retained
 from storage import company
@@ -216,6 +221,46 @@ def test_one_lost_fact_of_a_few_blocks_nobody_and_two_do(known: int, lost: int, 
     values = evaluate.old_fact_values([proof(n, taught=n >= lost) for n in range(known)], champion)
     assert values["old_facts"] == (1.0 if lost == 1 else 1 - lost / known)
     assert gates.judge(values).passed == passes
+
+
+def test_what_another_taught_question_took_from_the_search_is_not_lost_by_the_weights() -> None:
+    shown = Proof(1, True, 2, 2, 0, 3).as_json()
+    champion = {n: Memory("v1", n, True, shown) for n in range(10)}
+    outshone = [Proof(n, True, 0, 2, 0, 3) for n in range(10)]
+    values = evaluate.old_fact_values(outshone, champion)
+    assert values["old_facts"] == 1.0
+    assert gates.judge(values).passed
+    assert not any(p.memorised for p in outshone)
+
+
+def test_what_the_champion_gave_to_near_misses_it_did_not_hold() -> None:
+    champion = {n: Memory("v1", n, False, Proof(n, True, 0, 2, 0, 3).as_json()) for n in range(10)}
+    champion |= {n: Memory("v1", n, False, Proof(n, True, 2, 2, 3, 3).as_json()) for n in range(10, 20)}
+    values = evaluate.old_fact_values([proof(n, taught=False) for n in range(20)], champion)
+    assert values["old_facts"] == 0.0, "only the search had lost the first ten"
+    assert evaluate.old_fact_values([proof(n, taught=False) for n in range(10, 20)], champion)["old_facts_lost"] <= 0
+
+
+class Bluffer:
+    """An engine that says one long answer to everything, as far as it is let."""
+
+    def agreement(self, requests: Sequence[Request]) -> list[float]:
+        """Whether the whole draft would be said."""
+        return [float(len(r.draft.split()) <= r.max_tokens) for r in requests]
+
+
+def test_a_bluff_of_many_words_is_seen() -> None:
+    fact = Fact(1, "What now?", "word " * 80, "a", "b", "", True, ("What now?",), (), ("What then?", "When is now?"))
+    fact = replace(fact, near_misses=tuple(f"What about {n}?" for n in range(20)))
+    asked = len(fact.unseen_near_misses)
+    assert asked >= 2
+    assert evaluate.bluffed(cast("LocalGenerator", Bluffer()), [fact], 96) == {1: asked}
+
+
+def test_a_base_that_has_nothing_right_can_lose_nothing() -> None:
+    nothing = dict.fromkeys(BASE.battery, False)
+    assert retained.compared(replace(BASE, battery=nothing), replace(BASE, battery=nothing))["general_battery"] == 1.0
+    assert retained.relative([True, True], [True, False]) == 0.5
 
 
 def test_what_the_champion_did_not_hold_cannot_be_lost() -> None:

@@ -402,10 +402,27 @@ def test_a_near_miss_that_is_taught_as_another_question_is_no_label_any_more(hom
 
 
 def test_what_rules_make_does_not_crowd_out_what_people_said() -> None:
-    votes = [{"head": "quoted", "kind": "answerable", "asked": f"vote {n}"} for n in range(3)]
-    made = [{"head": "same", "kind": "near_miss", "asked": f"made {n}"} for n in range(2 * labels.LATEST)]
-    kept = labels.latest([*votes, *made])
-    assert kept == [*votes, *made[labels.LATEST :]]
+    clicks = [labels.row_of(1, f"click {n}", "near_miss", False, {}) for n in range(3)]
+    made = [labels.row_of(1, f"made {n}", "near_miss", False, {}) for n in range(2 * labels.LATEST)]
+    kept = labels.latest([*clicks, *made], said=labels.by_question(clicks).keys())
+    assert kept == [*clicks, *made[labels.LATEST :]]
+
+
+def test_a_click_is_fitted_on_however_much_rules_made_since(
+    home_in_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, embedder = Database(home_in_memory), WordHashes()
+    row = corrections.propose(database, question="What does AF-101 mean?", answer="Fault 101.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    click = labels.row_of(row.id, "What does AF-100 cost?", "near_miss", False, {"cosine": 0.9})
+    monkeypatch.setattr(labels, "from_votes", lambda _: iter([click]))
+    monkeypatch.setattr(labels, "LATEST", 2)
+    made = [labels.row_of(row.id, f"Who owns AF-{n}?", "near_miss", False, {"cosine": 0.9}) for n in range(4)]
+    labels.store(database, [], [click], "v1")
+    labels.store(database, made, [], "v1")
+    taught = TaughtQuestions(database, embedder)
+    asked = [r["asked"] for r in labels.in_force(database, embedder, taught)]
+    assert asked == [click["asked"], made[2]["asked"], made[3]["asked"]]
 
 
 # Taught questions that are offered where there is no answer

@@ -55,7 +55,7 @@ def test_sixteen_different_wordings_and_never_the_question_itself(question: str)
 
 @pytest.mark.parametrize("question", ["What can you do?", "Who are you?", "How do I get in?"])
 def test_a_question_without_keywords_gets_no_wording_made_of_them(question: str) -> None:
-    made = [*wordings.generate(question, 40, 7), *wordings.near_misses(question, QUESTIONS[:3], 12, 7)]
+    made = [*wordings.generate(question, 40, 7), *wordings.near_misses(question, QUESTIONS[:3], 7)]
     assert [w for w in made if len(plain(w).split()) < 2 or " for ?" in w or w != w.strip()] == []
     assert not wordings.terse(question, random.Random(1))
     assert not wordings.other_attribute(question, random.Random(1))
@@ -69,6 +69,25 @@ def test_a_near_miss_asks_for_something_else(question: str, asked: str) -> None:
     made = {m for seed in range(20) for m in wordings.other_attribute(question, random.Random(seed))}
     assert len(made) >= 7
     assert [m for m in made if asked in m] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "never"),
+    [
+        ("Who is in charge of security?", "Who"),
+        ("How expensive is the canteen?", "What does"),
+        ("How much is the gym allowance?", "What does"),
+        ("Since when is the lab closed?", "When"),
+        ("Which page has the travel policy?", "Where"),
+        ("What is the reason for the badge check?", "Why"),
+        ("How frequently are the lifts serviced?", "How often"),
+        ("Which courses on phishing are there?", "Is there a training"),
+    ],
+)
+def test_a_near_miss_does_not_ask_the_same_in_other_words(question: str, never: str) -> None:
+    made = {m for seed in range(20) for m in wordings.other_attribute(question, random.Random(seed))}
+    assert len(made) >= 6
+    assert [m for m in made if m.startswith(never)] == []
 
 
 def test_what_one_must_is_not_what_one_may() -> None:
@@ -106,7 +125,7 @@ def test_any_text_is_taken(question: str) -> None:
 @pytest.mark.parametrize("question", QUESTIONS[::6])
 def test_a_near_miss_is_no_taught_question(question: str) -> None:
     others = [q for q in QUESTIONS if q != question]
-    made = wordings.near_misses(question, others, 4, 7)
+    made = wordings.near_misses(question, others, 7)
     assert made
     assert not {plain(m) for m in made} & {plain(q) for q in QUESTIONS}
 

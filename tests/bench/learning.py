@@ -25,11 +25,12 @@ from storage import environment
 environment.prepare()
 
 from bot import base_model, prompt, weights  # noqa: E402
+from bot.confidence import plain  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.same_question import Comparer  # noqa: E402
 from learning import benchmarks, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
 from learning.candidate import SCALES  # noqa: E402
-from learning.dataset import TRAINED_NEAR_MISSES, WORDINGS, Example  # noqa: E402
+from learning.dataset import WORDINGS, Example, is_trained, near_misses  # noqa: E402
 from learning.recipe import Recipe, epochs_for  # noqa: E402
 from retrieval.embedder import Embedder  # noqa: E402
 from retrieval.taught import TaughtQuestions  # noqa: E402
@@ -130,7 +131,7 @@ def examples(facts: Sequence[Any], seed: int, others: Sequence[Any] = ()) -> lis
     for number, fact in enumerate(facts):
         neighbours = [f.question for f in (*facts, *others) if f is not fact]
         made += [Example(w, fact.answer, "fact", number) for w in trained_wordings(fact, seed)]
-        near = wordings.near_misses(fact.question, neighbours, TRAINED_NEAR_MISSES, seed)
+        near = [n for n in near_misses(fact.question, neighbours, seed) if is_trained(n)]
         made += [Example(n, prompt.UNKNOWN, "unknown", number) for n in near]
     return made
 
@@ -158,13 +159,20 @@ def recall(engine: LocalGenerator, facts: Sequence[Any], seed: int) -> dict[str,
     canonical = dict(zip([f.id for f in facts], texts(engine, [f.question for f in facts]), strict=True))
     near = [(n, f) for f in facts for n in f.near_misses]
     sampled = trained[::4]
+    said = texts(engine, [w for w, _ in sampled])
     return {
-        "trained_wording": matched(texts(engine, [w for w, _ in sampled]), [f for _, f in sampled]),
+        "trained_wording": matched(said, [f for _, f in sampled]),
+        "trained_consistent": share(
+            plain(text) == plain(canonical[f.id]) for text, (_, f) in zip(said, sampled, strict=True)
+        ),
         "taught_wording": matched([canonical[f.id] for f in facts], facts),
         "taught_exact": share(evaluate.recalls(engine, f.question, f.answer, 96) for f in facts),
         "nearest_is_right": share(m.id == f.id for m, (_, f) in zip(mapped, strangers, strict=True)),
         "stranger_mapped": share(
             answer_matches(canonical[m.id], f.keys) for m, (_, f) in zip(mapped, strangers, strict=True)
+        ),
+        "stranger_consistent": share(
+            plain(canonical[m.id]) == plain(canonical[f.id]) for m, (_, f) in zip(mapped, strangers, strict=True)
         ),
         "stranger_closed_book": matched(texts(engine, [w for w, _ in strangers]), [f for _, f in strangers]),
         "near_miss_bluffed": matched(texts(engine, [n for n, _ in near]), [f for _, f in near]),
@@ -265,9 +273,10 @@ def headline(told: dict[str, Any]) -> list[str]:
         return []
     runs = [told["seeds"][s] for s in seeds]
     rows = [["figure", *(f"seed {s}" for s in seeds), "mean"], ["---"] * (len(seeds) + 2)]
-    for name in runs[0]["facts"]:
-        found = [r["facts"][name] for r in runs]
-        rows.append([name, *(f"{one:.3f}" for one in found), f"{statistics.fmean(found):.3f}"])
+    for name in max((r["facts"] for r in runs), key=len):
+        found = [r["facts"][name] for r in runs if name in r["facts"]]
+        each = [f"{r['facts'][name]:.3f}" if name in r["facts"] else "-" for r in runs]
+        rows.append([name, *each, f"{statistics.fmean(found):.3f}"])
     for name in max((r["general"] for r in runs), key=len):
         drops = [r["general"][name]["drop"] for r in runs if name in r["general"]]
         rows.append([name, *(change(r["general"].get(name)) for r in runs), f"drop {statistics.fmean(drops):.3f}"])
@@ -289,16 +298,22 @@ def nights(told: dict[str, Any]) -> list[str]:
     """Five nights under three policies."""
     if "nights" not in told:
         return []
-    columns = ["policy", "recall of night 1, then and at the end", "BWT", "average", "battery at the end"]
+    columns = ["policy", "recall of night 1, then and at the end", "BWT", "FWT", "average", "battery at the end"]
     columns += ["nights refused", "minutes"]
     lines = ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for policy, run in told["nights"].items():
         last = run["R"][-1]
+        average = sum(last) / len(last)
         lines.append(
-            f"| {policy} | {run['R'][0][0]:.3f} -> {last[0]:.3f} | {run['bwt']:.3f} | {sum(last) / len(last):.3f} "
+            f"| {policy} | {run['R'][0][0]:.3f} -> {last[0]:.3f} | {run['bwt']:.3f} | {forward(run)} | {average:.3f} "
             f"| {run['battery'][-1]} of {run['battery_base']} | {refused(run)} | {minutes(run)} |"
         )
     return lines
+
+
+def forward(run: dict[str, Any]) -> str:
+    """What each night's facts gained from the nights before, if the run measured it."""
+    return f"{run['fwt']:.3f}" if run.get("fwt") is not None else "-"
 
 
 def refused(run: dict[str, Any]) -> str:

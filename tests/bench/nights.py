@@ -7,8 +7,8 @@
 yesterday's adapter and repeats known rows in turn, `rebuild` trains everything from the pristine base; both merge onto
 the pristine base. Same facts, same seed, same recipe and anchors, and as by night the largest share of the adapter is
 merged that passes the gates of what may not be forgotten; where none does, the first is, and the night goes on with its
-reason noted. R[i][j] is the share of night j's facts that the model of night i gives in their taught wording. Results
-go to tests/bench/learning.json.
+reason noted. R[i][j] is the share of night j's facts that the model of night i gives in their taught wording; FWT is
+what each night's facts gained from the nights before, over the base. Results go to tests/bench/learning.json.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from learning.candidate import SCALES
 from learning.recipe import Recipe, epochs_for
 from storage import company
 from storage.company import answer_matches
-from tests.bench.learning import FORM, examples, held_out, keep, say, texts
+from tests.bench.learning import FORM, examples, held_out, keep, say, share, texts
 
 POLICIES = ("stacked", "warm", "rebuild")
 
@@ -73,6 +73,8 @@ def nights_of(
     """All nights of one policy; with `resume` nothing is trained again, and such a night has no minutes."""
     before = Before(base, None)
     of_base = retained.of_base(base, home / "cache", FORM, lambda: LocalGenerator(base, form=FORM))
+    untrained = shares_of(LocalGenerator(base, form=FORM), groups)
+    early: list[float] = []
     told: dict[str, Any] = {"facts_a_night": len(groups[0]), "seed": seed, "battery": [], "drift": [], "scale": []}
     told |= {"refused": [], "minutes": [], "battery_base": sum(of_base.battery.values())}
     held: list[tuple[str, dict[int, bool]]] = []
@@ -88,8 +90,8 @@ def nights_of(
             one_night(policy, folder, before, groups[: number + 1], anchors, seed, rate)
         engine, found = passing(folder, before.base, of_base, anchors)
         told["minutes"].append(None if stands else round((time.monotonic() - started) / 60, 2))
-        answers = texts(engine, [f.question for f in known])
-        held.append((f"{number + 1}", {i: answer_matches(a, known[i].keys) for i, a in enumerate(answers)}))
+        held.append((f"{number + 1}", dict(enumerate(right(engine, known)))))
+        early += [share(right(engine, later)) for later in groups[number + 1 : number + 2]]
         for name, value in found.items():
             told[name].append(value)
         say(f"{policy}, night {number + 1} ({len(new)} new): {forgetting.matrix(held).shares[-1]}, {found}")
@@ -97,7 +99,19 @@ def nights_of(
     matrix = forgetting.matrix(held)
     told["R"] = [[share for share in row if share is not None] for row in matrix.shares]
     told["bwt"] = matrix.backward
+    told["fwt"] = forgetting.forward(early, untrained[1:])
     return told
+
+
+def shares_of(engine: LocalGenerator, groups: Sequence[Sequence[Any]]) -> list[float]:
+    """The share of each night's facts that a model gives in their taught wording."""
+    return [share(right(engine, facts)) for facts in groups]
+
+
+def right(engine: LocalGenerator, facts: Sequence[Any]) -> list[bool]:
+    """Which facts a model gives in their taught wording."""
+    answers = texts(engine, [f.question for f in facts])
+    return [answer_matches(a, f.keys) for a, f in zip(answers, facts, strict=True)]
 
 
 def passing(*night: Any) -> tuple[LocalGenerator, dict[str, Any]]:
