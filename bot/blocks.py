@@ -299,10 +299,11 @@ def decision(row: Correction, conflicts: Sequence[Conflict]) -> list[Block]:
 
 
 def review_buttons(row: Correction, conflicts: Sequence[Conflict] = ()) -> list[ButtonElement]:
-    """Approve, edit, reject; and one press for replacing the correction that this one contradicts."""
+    """Approve, edit, reject; and one press for replacing what this one contradicts, if it is for the same people."""
     value = card_value(row)
     rivals = [c for c in conflicts if c.kind == "contradiction" and c.correction_id != row.supersedes]
-    replace = [button(f"Approve, withdraw {rivals[0].correction_id}", "approve_replacing", value)] if rivals else []
+    replaced = rivals[:1] if all(c.scope == row.scope for c in rivals) else []
+    replace = [button(f"Approve, withdraw {c.correction_id}", "approve_replacing", value) for c in replaced]
     return [
         button("Approve", "approve", value, "primary"),
         *replace,

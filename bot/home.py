@@ -173,7 +173,7 @@ def conflicts(database: Database, row: Correction) -> tuple[Conflict, ...]:
     found = evidence.conflicts_of(database, row.id)
     rows = [(corrections.get(database, other), kind) for other, kind in found]
     return tuple(
-        Conflict(other.id, other.question, other.answer, kind)
+        Conflict(other.id, other.question, other.answer, kind, other.scope)
         for other, kind in rows
         if other.status in (Status.PENDING, Status.APPROVED)
     )

@@ -19,10 +19,11 @@ from bot.answers import Target
 from bot.asking import Asked
 from bot.delivery import Parts, Place, guarded
 from bot.pipeline import GONE
-from bot.questions import NOTHING_ASKED, ask, hear, scopes_of
+from bot.questions import NOTHING_ASKED, ask, hear, scopes_of, struck_after
 from storage import asked as asked_log
 from storage import channels as channel_log
 from storage import conversations, corrections
+from storage.asked import InHand
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import WORKSPACE, Answer, Question, Route, Status
@@ -103,11 +104,16 @@ def register_rest(app: AsyncApp) -> None:
 
 
 async def ask_privately(parts: Parts, body: Body, question: str) -> None:
-    """Answer `/ask` for the person who typed it."""
-    if not await parts.stored(conversations.first_time, f"command:{body.get('trigger_id')}"):
-        return
+    """Take up `/ask` once."""
+    place, key = command_place(body), f"{asked_log.COMMAND}{body.get('trigger_id')}"
+    taken = InHand(place.channel, "", key, place.user)
+    if await parts.stored(asked_log.take, taken, key):
+        await struck_after(parts, taken, guarded(parts, place, whispered(parts, body, place, question)))
+
+
+async def whispered(parts: Parts, body: Body, place: Place, question: str) -> None:
+    """Answer a question for the person who typed it."""
     await note_private(parts, body)
-    place = command_place(body)
     if not await channels.allows(parts, place, question, named=True):
         return
     await parts.keep_pace(parts.questions, place.user)

@@ -136,21 +136,22 @@ async def take_up(parts: Parts, body: Body, said: Said, me: str) -> None:
             await parts.stored(asked_log.strike, said.in_hand)
             return
         work = reply(parts, said, meant, safety.from_slack(said.text, me))
-        task = parts.begin(overheard(work) if quiet else struck_after(parts, said, guarded(parts, said.place, work)))
+        heard = overheard(work) if quiet else struck_after(parts, said.in_hand, guarded(parts, said.place, work))
+        task = parts.begin(heard)
         task.set_name(thread_name(said))
         parts.answering[said.channel, said.ts] = task
         task.add_done_callback(lambda done: answered(parts, said, done))
 
 
-async def struck_after(parts: Parts, said: Said, work: Awaitable[None]) -> None:
+async def struck_after(parts: Parts, one: InHand, work: Awaitable[None]) -> None:
     """Do the work on a question and strike it; only a bot that is stopped over it leaves it in hand."""
     ended = False
     try:
         await work
         ended = True
     finally:
-        if ended or (said.channel, said.ts) in parts.deleted:
-            await parts.stored(asked_log.strike, said.in_hand)
+        if ended or (one.channel, one.ts) in parts.deleted:
+            await parts.stored(asked_log.strike, one)
 
 
 async def look_back(parts: Parts) -> None:
@@ -165,7 +166,8 @@ async def tell_interrupted(parts: Parts, left: tuple[InHand, ...]) -> None:
     for one in left:
         await parts.stored(asked_log.strike, one)
         if one.taken_at >= since:
-            await delivery.tell(parts, Place(one.user, one.channel, one.thread, public=True), INTERRUPTED)
+            place = Place(one.user, one.channel, one.thread, public=not one.is_private)
+            await delivery.tell(parts, place, INTERRUPTED)
 
 
 def deleted(event: Body) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ LABEL = 75
 
 def conflicts_in(dossier: Dossier) -> tuple[Conflict, ...]:
     """The rivals of a correction as the cards show them."""
-    return tuple(Conflict(r.row.id, r.row.question, r.row.answer, r.kind) for r in dossier.rivals)
+    return tuple(Conflict(r.row.id, r.row.question, r.row.answer, r.kind, r.row.scope) for r in dossier.rivals)
 
 
 def contradicted(dossier: Dossier) -> tuple[Correction, ...]:

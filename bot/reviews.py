@@ -15,6 +15,7 @@ from bot.listeners import prefill
 from bot.teaching import Proposal
 from bot.words import plain
 from storage import conversations, corrections, evidence, nights, private
+from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Answer, Notice, Status, Style
 from storage.errors import NotFoundError, UserError
@@ -81,7 +82,8 @@ async def note_reason(parts: Parts, place: Place, form: dict[str, str], answer: 
     await parts.stored(conversations.vote, answer.id, place.user, -1, reason=form["reason"])
     if form["reason"] == ANOTHER and answer.correction_id is not None:
         question = await parts.stored(conversations.get_question, answer.question_id)
-        await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
+        if question.text != ERASED:
+            await parts.stored(corrections.add_wordings, answer.correction_id, [question.text], "rejected")
 
 
 def only_a_reason(form: dict[str, str], answer: Answer) -> bool:

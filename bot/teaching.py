@@ -27,12 +27,13 @@ Pairs = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Conflict:
-    """An earlier correction of the same question; `kind` is contradiction or duplicate."""
+    """An earlier correction of the same question; `kind` is contradiction or duplicate, `scope` who it is for."""
 
     correction_id: int
     question: str
     answer: str
     kind: str
+    scope: str = WORKSPACE
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def conflicts(embedder: Encoder, claim: Claim, others: Sequence[Correction]) -> 
     """The corrections among `others` that contradict or repeat a claim."""
     kinds = claims.compare(embedder, claim, [claim_of(o) for o in others])
     return tuple(
-        Conflict(o.id, o.question, o.answer, kind)
+        Conflict(o.id, o.question, o.answer, kind, o.scope)
         for o, kind in zip(others, kinds, strict=True)
         if kind != claims.UNRELATED
     )

@@ -12,6 +12,7 @@ from storage.database import Database
 from storage.domain import WORKSPACE
 
 IN_HAND = "in hand:"
+COMMAND = "command:"
 OFTEN_PEOPLE = 3
 OFTEN_CHANNELS = 2
 """A wording that so many people used in so many places is nobody's own words; only such a one is shown to others."""
@@ -28,7 +29,10 @@ class AskedMessage:
 
 @dataclass(frozen=True)
 class InHand:
-    """A question that the bot took on and has not answered or refused yet; `taken_at` is ISO 8601, UTC."""
+    """A question that the bot took on and has not answered or refused yet; `taken_at` is ISO 8601, UTC.
+
+    `ts` is the time stamp of its message, or `COMMAND` with the command's own id where no message was written.
+    """
 
     channel: str
     thread: str
@@ -40,6 +44,11 @@ class InHand:
     def key(self) -> str:
         """What it is called among the delivery keys."""
         return IN_HAND + json.dumps([self.channel, self.thread, self.ts, self.user])
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody but its asker saw it asked."""
+        return self.ts.startswith(COMMAND)
 
 
 def take(database: Database, one: InHand | None, *keys: str) -> bool:

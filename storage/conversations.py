@@ -64,10 +64,15 @@ def get_question(database: Database, question_id: int) -> Question:
 
 
 def vote(database: Database, answer_id: int, user: str, value: int, *, reason: str = "") -> None:
-    """Record one person's vote (+1 or -1) on an answer; a later vote replaces the earlier one."""
+    """Record one person's vote (+1 or -1) on an answer; a later vote replaces the earlier one.
+
+    The same vote once more, without a reason, keeps the reason that was given: a press and its modal come in any order.
+    """
     get_answer(database, answer_id)
     row = {"answer_id": answer_id, "user": user, "vote": value, "reason": reason, "at": now()}
     with database.write() as db:
+        sql = "SELECT reason FROM feedback WHERE answer_id = ? AND user = ? AND vote = ?"
+        row["reason"] = reason or database.value(sql, [answer_id, user, value]) or ""
         db.table("feedback").upsert(row, pk=("answer_id", "user"))
         audit.append(database, "vote.cast", answer=answer_id, user=user, vote=value, reason=audit.digest(reason))
 

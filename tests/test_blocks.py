@@ -225,6 +225,9 @@ def test_a_contradiction_offers_to_withdraw_the_other() -> None:
     card = blocks.review_card(row, [Conflict(3, "q", "b", "contradiction")])
     ids = [e["action_id"] for b in card.blocks if b["type"] == "actions" for e in b["elements"]]
     assert ids == ["approve", "approve_replacing", "edit", "reject"]
+    for others in (["C0TEAM"], ["workspace", "C0TEAM"]):
+        rivals = [Conflict(n, "q", "b", "contradiction", scope) for n, scope in enumerate(others)]
+        assert "approve_replacing" not in json.dumps(blocks.review_card(row, rivals).blocks), "other people's answer"
     decided = blocks.review_card(
         Correction(5, "q", "a", "U0SAM", "", "workspace", Status.REJECTED, "", reason="no")
     )

@@ -417,6 +417,40 @@ def test_who_asked_a_bot_that_was_killed_hears_so_once(home: Path) -> None:
     play(home, story)
 
 
+def test_who_asked_by_command_a_bot_that_was_killed_hears_so_alone(home: Path) -> None:
+    async def story(here: Office) -> None:
+        parts = here.bot._parts
+        assert parts is not None
+        here.desk.hold = Future()
+        await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
+        await until(lambda: seen(here, 1), "the question")
+        for task in set(parts.tasks):
+            task.cancel()
+        await here.settle()
+        assert [one.is_private for one in asked.left(here.database)] == [True]
+        again = SlackBot(here.database, here.settings, here.desk)
+        await again.start()
+        await again.stop()
+        told = [call for call in here.calls("chat.postEphemeral") if call["text"] == questions.INTERRUPTED]
+        assert [(call["channel"], call["user"]) for call in told] == [(HELP, SAM)]
+        assert not [call for call in here.calls("chat.postMessage") if call["text"] == questions.INTERRUPTED]
+        assert asked.left(here.database) == ()
+
+    play(home, story)
+
+
+def test_what_was_asked_by_command_and_answered_or_refused_is_in_hand_no_longer(home: Path) -> None:
+    async def story(here: Office) -> None:
+        here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]
+        for words in ("Twenty-eight", "Too many", BROKEN):
+            await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
+            await here.wait(SAM, HELP, words)
+        await here.settle()
+        assert asked.left(here.database) == ()
+
+    play(home, story)
+
+
 def test_what_was_answered_refused_reworded_or_deleted_is_in_hand_no_longer(home: Path) -> None:
     async def story(here: Office) -> None:
         here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]

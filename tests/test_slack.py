@@ -39,6 +39,7 @@ from bot.workspace.server import Workspace
 from retrieval.index import VectorIndex
 from retrieval.taught import TaughtQuestions
 from storage import conversations, corrections, evidence, holds, nights, registry, settings, trust
+from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Correction, Route, Status, Style, Suggestion
 from storage.errors import BusyError, OutOfSpaceError, UserError
@@ -205,6 +206,17 @@ def test_saying_that_it_answers_another_question_needs_no_review(home: Path) -> 
         await here.wait(SAM, HELP, "Thank you, noted.")
         assert [row.id for row in corrections.in_status(here.database)] == [1]
         assert corrections.wordings(here.database, 1)[-1].kind == "rejected"
+
+    play(home, story)
+
+
+def test_a_question_that_was_erased_meanwhile_is_no_wording_of_another(home: Path) -> None:
+    async def story(here: Office) -> None:
+        await mistaken(here)
+        here.database.here.execute("UPDATE questions SET text = ?", [ERASED])
+        assert (await here.submit(SAM, reason="not_for_me"))["ok"]
+        await here.wait(SAM, HELP, "Thank you, noted.")
+        assert [w.text for w in corrections.wordings(here.database, 1) if w.kind == "rejected"] == []
 
     play(home, story)
 

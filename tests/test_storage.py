@@ -259,6 +259,15 @@ def test_a_vote_can_be_changed_and_counts_once_for_each_person(database: Databas
     }
 
 
+def test_a_press_that_comes_after_its_reason_keeps_it(database: Database) -> None:
+    number = answered(database)
+    conversations.vote(database, number, "ana", -1, reason="old figure")
+    conversations.vote(database, number, "ana", -1)
+    assert [(v.vote, v.reason) for v in conversations.votes(database, number)] == [(-1, "old figure")]
+    conversations.vote(database, number, "ana", 1)
+    assert [(v.vote, v.reason) for v in conversations.votes(database, number)] == [(1, "")]
+
+
 def test_a_vote_is_up_or_down_and_on_an_answer_that_is_there(database: Database) -> None:
     with pytest.raises(NotFoundError, match="99"):
         conversations.vote(database, 99, "ana", 1)
