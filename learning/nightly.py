@@ -233,7 +233,7 @@ def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate
         candidate.folder, held, setting=night.settings.text("SERVING_FORM"), max_tokens=longest
     ).as_json()
     labelled = labels.collect(night.database, snapshot, embedder, candidate.version)
-    return Ready(memories, held, form, confidence_for(night, labelled, candidate.folder, form["form"]))
+    return Ready(memories, held, form, fitted_now(night, labelled, candidate.folder, form["form"]))
 
 
 def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, ready: Ready) -> None:
@@ -281,13 +281,27 @@ def keep_champion(
 
 
 def refit(night: Night, embedder: Embedder) -> None:
-    """Fit the champion's confidence anew where people said more since the last fit, or other targets are set."""
+    """Fit the champion's confidence anew where there is more to fit on than there was, or other targets are set."""
     champion = registry.get(night.database, registry.champion(night.database))
-    news = labels.hear(night.database, champion.version)
-    if news or champion.confidence.get("targets") != calibrate.targets(night.settings):
+    labels.hear(night.database, champion.version)
+    if outdated(night, champion.confidence):
         own, form = labels.in_force(night.database, embedder), night.settings.text("SERVING_FORM")
-        fitted = confidence_for(night, own, Path(champion.path), form)
-        registry.recalibrate(night.database, champion.version, fitted)
+        registry.recalibrate(night.database, champion.version, fitted_now(night, own, Path(champion.path), form))
+
+
+def outdated(night: Night, confidence: dict[str, Any]) -> bool:
+    """Whether rows were stored since a confidence was fitted, by whichever night, or it was fitted for other targets.
+
+    One of an earlier release does not say what it was fitted on, and counts as fitted on none.
+    """
+    newer = nights.newest_calibration(night.database) > confidence.get("fitted_on", 0)
+    return newer or confidence.get("targets") != calibrate.targets(night.settings)
+
+
+def fitted_now(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:
+    """The confidence of some weights with the newest row that it could be fitted on; only nights store rows."""
+    newest = nights.newest_calibration(night.database)
+    return {**confidence_for(night, own, folder, form), "fitted_on": newest}
 
 
 def confidence_for(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ champion in the registry and verifies the folder by its manifest before serving 
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,18 +26,25 @@ KEEP = 1
 ADAPTER = "-adapter"
 TRAINING = Path("cache", "training")
 COPIES_ON_DISK, COPIES_IN_MEMORY = 1.5, 4
-"""What a night needs, in sizes of the base: the merged folder with its adapter, and the merge proof with its copies."""
+"""What a night needs, in sizes of the base in fp32: the merged folder with its adapter, and the merge proof with its
+copies."""
 ALL_ON_DISK, ALL_IN_MEMORY = 11, 7
 """The same where all weights are trained: three checkpoints with two moments each, the difference, and the merged
 folder; and in memory the weights, their gradients of each part of a step, and the moments."""
 SPARE_DISK, SPARE_MEMORY = 200 << 20, 500 << 20
 """Bytes beyond that: anchors, index, database and the morning report; libraries."""
 MEMORY = Path("/proc/meminfo")
+BYTES = 4
+"""Of a number in fp32."""
+LONGEST_HEADER = 100_000_000
+"""Bytes; what the safetensors library accepts."""
+BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError)
+"""What reading a header that is none comes to."""
 
 
 def preflight(home: Path, base: Path, method: str = "lora") -> None:
     """Raise OutOfSpaceError or UserError when disk or memory cannot hold a night, before any time is spent."""
-    size = manifest.size(base)
+    size = size_in_float32(base)
     on_disk, in_memory = (ALL_ON_DISK, ALL_IN_MEMORY) if method == "full" else (COPIES_ON_DISK, COPIES_IN_MEMORY)
     needed, free = int(on_disk * size) + SPARE_DISK, shutil.disk_usage(home).free
     if free < needed:
@@ -50,6 +58,29 @@ def preflight(home: Path, base: Path, method: str = "lora") -> None:
             f"The night needs {gigabytes(needed)} of free memory and finds {gigabytes(available)}; "
             "end other programs or run it on a larger machine. The champion goes on serving."
         )
+
+
+def size_in_float32(base: Path) -> int:
+    """Bytes of the weights in fp32, in which they are trained and merged, or of all files where no header tells."""
+    try:
+        numbers = sum(map(parameters, base.glob("*.safetensors")))
+    except BROKEN as error:
+        log.info("the weights in %s cannot be counted, so their size on disk is taken: %r", base, error)
+        numbers = 0
+    return BYTES * numbers or manifest.size(base)
+
+
+def parameters(weights: Path) -> int:
+    """How many numbers a safetensors file holds, by its header: its length in 8 bytes, then JSON with the shapes.
+
+    Raises one of BROKEN when there is no such header.
+    """
+    with weights.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"{weights.name} does not begin like safetensors")
+        told = json.loads(handle.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in told.items() if name != "__metadata__")
 
 
 def available_memory(told: Path) -> int | None:

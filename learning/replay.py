@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ twice as large (tests/bench/sweep.md).
 FEW_FACTS, FEW_PROMPTS = 12, 96
 """A night of so few facts passes each of 96 prompts only some five times, and does not wait for more."""
 BATCH = 32
+DECIDE = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "*.model",
+    "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template*",
+)  # fmt: skip
+"""The files of a model's folder that decide what it says: weights, configuration, and how text becomes tokens."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,22 @@ def anchors(base: Path, cache: Path, progress: Callable[[str], None], prompts: i
 
 
 def weights_of(base: Path) -> str:
-    """A hash that names the weights of a folder."""
+    """A hash that names the model in a folder: of its manifest, or where it has none of every file that decides.
+
+    A file that did not change is read once by a process.
+    """
     sealed = base / manifest.NAME
-    return manifest.sha256(sealed if sealed.is_file() else next(base.glob("*.safetensors")))
+    if sealed.is_file():
+        return manifest.sha256(sealed)
+    found = sorted({path for pattern in DECIDE for path in base.glob(pattern) if path.is_file()})
+    told = {path.name: hash_of(path, (about := path.stat()).st_size, about.st_mtime_ns) for path in found}
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1000)
+def hash_of(path: Path, _size: int, _changed: int) -> str:
+    """The SHA-256 of a file, remembered for its size in bytes and the time of its last change."""
+    return manifest.sha256(path)
 
 
 def make(base: Path, asked: list[list[Message]], stored: Path) -> None:

@@ -95,3 +95,8 @@ def calibration(database: Database) -> list[Row]:
     """All labelled rows, with features as a dict."""
     rows = database.rows("SELECT * FROM calibration_rows ORDER BY id")
     return [r | {"features": json.loads(r["features"])} for r in rows]
+
+
+def newest_calibration(database: Database) -> int:
+    """The highest id of a labelled row, 0 where there is none; a row that comes later always has a higher one."""
+    return int(database.value("SELECT coalesce(max(id), 0) FROM calibration_rows"))

@@ -2,17 +2,21 @@
 
 import errno
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fault_drivers
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from bot import base_model, desk
-from learning import publish
+from learning import publish, replay
 from storage import audit, conversations, corrections, manifest, nights, registry, retention, settings, trust
 from storage.database import Database
 from storage.domain import Answer, Route, Style
@@ -81,6 +85,53 @@ def test_a_file_that_can_carry_code_is_neither_sealed_nor_loaded(tmp_path: Path,
         manifest.seal(folder, {})
     with pytest.raises(UserError, match=r"can carry code.*keep only safetensors"):
         base_model.folder(tmp_path / "home", str(folder))
+
+
+FILES_OF_A_BASE = (
+    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A base of two shards without a manifest."""
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    for name in FILES_OF_A_BASE:
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES_OF_A_BASE)
+def test_a_base_without_a_manifest_is_known_by_every_file_that_decides(sharded: Path, name: str) -> None:
+    before = replay.weights_of(sharded)
+    (sharded / "README.md").write_text("Words about it.")
+    assert replay.weights_of(sharded) == before
+    (sharded / name).write_text("changed")
+    changed = replay.weights_of(sharded)
+    (sharded / name).unlink()
+    assert len({before, changed, replay.weights_of(sharded)}) == 3
+
+
+def test_a_base_with_a_manifest_is_known_by_that(tmp_path: Path) -> None:
+    folder, digest = sealed(tmp_path)
+    assert replay.weights_of(folder) == digest
+
+
+def test_weights_that_did_not_change_are_read_once(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def sha256(path: Path) -> str:
+        read.append(path.name)
+        return path.read_text()
+
+    monkeypatch.setattr(manifest, "sha256", sha256)
+    known = {replay.weights_of(sharded) for _ in range(3)}
+    assert (len(known), sorted(read)) == (1, sorted(FILES_OF_A_BASE))
+    os.utime(sharded / "config.json", ns=(0, 0))
+    replay.weights_of(sharded)
+    assert read[len(FILES_OF_A_BASE) :] == ["config.json"]
 
 
 # Publication
@@ -386,6 +437,69 @@ def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Dat
     assert len(fitted) == 2, "another target is a reason too"
 
 
+def counted_fits(fitted: list[list[str]]) -> Any:
+    """The stand-ins, with fits that are numbered; the questions of the quotes that each saw are noted."""
+    from learning import calibrate
+
+    nightly = fault_drivers.stand_ins()
+
+    def fit(_: object, own: list[Any], *__: object) -> dict[str, Any]:
+        fitted.append([row["asked"] for row in own if row["head"] == "quoted"])
+        return {"heads": {}, "reading": f"fit {len(fitted)}", "targets": calibrate.targets(settings.load({}))}
+
+    nightly.confidence_for = fit
+    return nightly
+
+
+@pytest.mark.parametrize("error", [ConflictError("withdrawn meanwhile"), OSError(errno.EIO, "the disk is broken")])
+def test_votes_that_a_night_stored_and_did_not_publish_are_fitted_once(
+    home: Path, database: Database, error: Exception
+) -> None:
+    from learning import retained
+
+    fitted: list[list[str]] = []
+    nightly = counted_fits(fitted)
+    champion = fault_drivers.run_night(nightly, home)["version"]
+    asked = conversations.ask(database, "Which day is casual?", user="UHER", channel="C1", thread="1.0")
+    quote = Answer(asked.id, "Friday.", Route.RETRIEVED, Style.QUOTED, 0.8, champion, features={"rank": 0.0})
+    conversations.vote(database, conversations.answer(database, quote), "UHIM", 1)
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+
+    def fails(*_: object) -> None:
+        raise error
+
+    nightly.publish_candidate = fails
+    with suppress(OSError):
+        fault_drivers.run_night(nightly, home)
+    retained.values = lambda *_, **__: {"general_battery": 0.5}
+    for _ in range(2):
+        assert fault_drivers.run_night(nightly, home)["outcome"] == "kept_champion"
+        told = registry.get(database, champion).confidence
+        assert (told["reading"], told["fitted_on"]) == ("fit 3", nights.newest_calibration(database))
+    assert fitted == [[], ["Which day is casual?"], ["Which day is casual?"]]  # the second was the candidate's
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_confidence_that_does_not_say_what_it_was_fitted_on_is_fitted_once_if_there_are_rows(
+    home: Path, database: Database, rows: bool
+) -> None:
+    from learning import calibrate
+
+    fitted: list[list[str]] = []
+    nightly = counted_fits(fitted)
+    if rows:
+        fault_drivers.run_night(nightly, home)
+    else:
+        for number in (1, 2):
+            corrections.withdraw(database, number, "U0PRIYA")
+    champion = registry.champion(database)
+    old = {"heads": {}, "reading": "old", "targets": calibrate.targets(settings.load({}))}
+    registry.recalibrate(database, champion, old)
+    for _ in range(2):
+        assert fault_drivers.run_night(nightly, home)["outcome"] == "nothing_to_learn"
+        assert registry.get(database, champion).confidence["reading"] == ("fit 2" if rows else "old")
+
+
 def test_what_a_gate_refused_is_not_trained_again_in_the_same_way(home: Path, database: Database) -> None:
     from learning import retained, train
 
@@ -517,6 +631,30 @@ def test_too_little_disk_is_a_sentence_before_the_night_begins(
     with pytest.raises(OutOfSpaceError, match=r"needs 1000000000.0 GB of free disk in .* The champion goes on serving"):
         fault_drivers.night(home)
     assert registry.champion(database) == registry.BASE
+
+
+def test_a_base_counts_as_large_as_it_is_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        half = {"table": np.zeros((number, 100, 10), np.float16), "scale": np.zeros((), np.float16)}
+        save_file(half, tmp_path / f"model-0000{number}-of-00002.safetensors", {"format": "pt"})
+    size = 4 * (1000 + 1 + 2000 + 1)
+    monkeypatch.setattr(publish, "SPARE_DISK", 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=int(1.5 * size)))
+    publish.preflight(tmp_path, tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=int(1.5 * size) - 1))
+    with pytest.raises(OutOfSpaceError, match="of free disk"):
+        publish.preflight(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [b"", b"base" * 500, b"\x02" + bytes(7) + b"[]", b"\x09" + bytes(7) + b'{"a":"b"}', b"\x02" + bytes(7) + b"\xff{"],
+)
+def test_a_base_that_cannot_be_counted_counts_as_it_lies_on_disk(tmp_path: Path, weights: bytes) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert publish.size_in_float32(tmp_path) == 2
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    assert publish.size_in_float32(tmp_path) == 2 + len(weights)
 
 
 def test_available_memory_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
