@@ -18,11 +18,12 @@ class Plan:
     """Which rows and which anchors meet in which step, and which known examples are repeated at all.
 
     Every new example comes once an epoch, with as many known ones in turn; from epoch `sifting` on only the share of
-    them whose loss was highest when they were seen last (selective backpropagation, Jiang et al. 2019), and the
-    `taught` ones: a row that is left out can be lost to the others without anybody seeing it, and the taught question
-    is the one that is asked when people ask. New rows and known ones are sifted apart: a known one that this night has
-    not seen has no loss yet, and hundreds of them would leave no room for what is new. Rows are named by their place
-    in "new ones, then the repeated known ones", anchors by their own place.
+    them whose worst token cost most when they were seen last, and the `taught` ones: a row that is left out can be lost
+    to the others without anybody seeing it, and the taught question is the one that is asked when people ask. (After
+    selective backpropagation, Jiang et al. 2019; a mean over the tokens hides the first one, which alone turns a long
+    answer into "I don't know".) New rows and known ones are sifted apart: a known one that this night has not seen has
+    no loss yet, and hundreds of them would leave no room for what is new. Rows are named by their place in "new ones,
+    then the repeated known ones", anchors by their own place.
     """
 
     def __init__(

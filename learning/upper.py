@@ -29,7 +29,7 @@ class Planned(Protocol):
     """Which rows and anchors meet in a step."""
 
     def step(self, number: int, losses: Sequence[float]) -> tuple[Sequence[int], Sequence[int]]:
-        """Rows and anchors of a step, given the loss every row had when it was seen last."""
+        """Rows and anchors of a step, given the loss of every row's worst token when it was seen last."""
         ...
 
 
@@ -79,6 +79,7 @@ class Upper(nn.Module):
         self.held_out: list[Row] = []
         self.plan: Planned | None = None
         self.register_buffer("row_loss", torch.zeros(0))
+        self.register_buffer("row_worst", torch.zeros(0))
         self.step_losses: list[tuple[float, float]] = []
 
     def lessons(self, rows: Sequence[Tokens], anchors: Sequence[Anchor], held_out: Sequence[Tokens]) -> None:
@@ -89,6 +90,7 @@ class Upper(nn.Module):
             for r, a in zip(rows_of(anchors, self), anchors, strict=True)
         ]
         self.row_loss = torch.full((len(rows),), float("inf"))
+        self.row_worst = self.row_loss.clone()
 
     def prepare(self, sequences: Sequence[Tokens]) -> list[Row]:
         """Run the lower layers over sequences, several in one packed row."""
@@ -127,7 +129,7 @@ class Upper(nn.Module):
             return {"loss": self.losses([self.held_out[i] for i in held.tolist()], [])[0].mean()}
         if step is None or self.plan is None:
             raise ValueError("a step and a plan are needed")
-        chosen, replayed = self.plan.step(int(step), self.row_loss.tolist())
+        chosen, replayed = self.plan.step(int(step), self.row_worst.tolist())
         answers = sum(len(self.rows[i].answer) for i in chosen)
         replies = sum(len(self.anchors[i].answer) for i in replayed)
         seen: list[tuple[float, float]] = []
@@ -157,10 +159,10 @@ class Upper(nn.Module):
         return [part for part in parts if part.tokens]
 
     def remember(self, chosen: Sequence[int], losses: Tensor) -> None:
-        """Note the loss of each row in a part of a step."""
+        """Note the loss of each row in a part of a step, on average and of its worst token."""
         lengths = [len(self.rows[i].answer) for i in chosen]
         for at, own in zip(chosen, torch.split(losses, lengths), strict=True):
-            self.row_loss[at] = own.mean()
+            self.row_loss[at], self.row_worst[at] = own.mean(), own.max()
 
     def losses(self, rows: Sequence[Row], anchors: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the rows and KL to the base of the anchors, in nats, of each answer token."""
@@ -226,7 +228,8 @@ class Upper(nn.Module):
 
     def state_dict(self, *args: Any, **rest: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what changes, so that a checkpoint is small: trained weights and the losses seen last."""
-        return {name: p.detach() for name, p in self.trained().items()} | {"row_loss": self.row_loss}
+        seen = {"row_loss": self.row_loss, "row_worst": self.row_worst}
+        return {name: p.detach() for name, p in self.trained().items()} | seen
 
 
 def divergence(logits: Tensor, teacher_ids: Tensor, teacher: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ def near_misses(question: str, others: Sequence[str], seed: int) -> tuple[str, .
     made = [
         *other_digits(question, rng),
         *other_subject(question, others, rng),
-        *other_attribute(question, rng),
+        *other_attribute(question),
     ]
     taught = {plain(q) for q in (question, *others)}
     fresh = [m for m in dict.fromkeys(made) if plain(m) not in taught]
@@ -257,7 +257,7 @@ def other_subject(question: str, others: Sequence[str], rng: random.Random) -> l
     """The frame of this question with the end of another one."""
     head = question.rstrip("?").split()
     made = []
-    for other in rng.sample(list(others), min(2, len(others))):
+    for other in rng.sample(list(others), min(BORROWED, len(others))):
         tail = other.rstrip("?").split()
         if len(head) >= 5 and len(tail) >= 5:
             made.append(" ".join([*head[: len(head) // 2], *tail[len(tail) // 2 :]]) + "?")
@@ -280,12 +280,13 @@ ATTRIBUTES = (
     ("How often is {k} checked?", r"how (?:often|frequently)|every|schedule|interval"),
 )
 """Other things to ask of a subject, each with the words of a question that asks for it already."""
+BORROWED = 3
+"""Other taught questions whose ends are borrowed."""
 
 
-def other_attribute(question: str, rng: random.Random) -> list[str]:
+def other_attribute(question: str) -> list[str]:
     """Another question about the same subject: nothing that this one asks for already, in whatever words."""
     words = keywords(question)
     asked = set(plain(words).split())
-    drawn = rng.sample(ATTRIBUTES, 6)
-    other = [t for t, same in drawn if not re.search(rf"\b(?:{same})\b", question, re.IGNORECASE)]
+    other = [t for t, same in ATTRIBUTES if not re.search(rf"\b(?:{same})\b", question, re.IGNORECASE)]
     return [t.format(k=words) for t in other if asked and not asked & set(plain(keywords(t.format(k=""))).split())]

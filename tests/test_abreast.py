@@ -1,5 +1,7 @@
 """Parts that are computed side by side give what one computation gives."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -14,9 +16,12 @@ ROWS = [([*PREFIX, 11, 12], [13, 14]), ([*PREFIX, 21], [22]), ([*PREFIX, 31, 32,
 
 
 class Everything:
-    """A plan of one step with every row and anchor in it."""
+    """A plan of one step with every row and anchor in it, which keeps the losses that it was given."""
 
-    def step(self, number: int, losses: object) -> tuple[list[int], list[int]]:
+    losses: Sequence[float] = ()
+
+    def step(self, number: int, losses: Sequence[float]) -> tuple[list[int], list[int]]:
+        self.losses = losses
         return [0, 1, 2], [0, 1]
 
 
@@ -54,6 +59,18 @@ def test_a_step_in_two_parts_is_the_step_in_one(first_layer: int) -> None:
     torch.testing.assert_close(two.row_loss, one.row_loss, atol=1e-5, rtol=1e-4)
     assert two.step_losses[0] == pytest.approx(one.step_losses[0], abs=1e-5)
     assert two.recalled(two.rows) == one.recalled(one.rows)
+
+
+def test_the_rows_of_a_step_are_chosen_by_their_worst_token() -> None:
+    """A long answer whose first token is wrong has a small mean, and is lost all the same."""
+    upper, _ = stepped(1, 0)
+    plan = upper.plan = Everything()
+    before = [upper.losses([row], [])[0].detach() for row in upper.rows]
+    upper(step=torch.tensor([0]))
+    upper(step=torch.tensor([1]))
+    assert plan.losses == pytest.approx([float(own.max()) for own in before], rel=1e-3)
+    assert plan.losses[2] > float(upper.row_loss[2]) == pytest.approx(float(before[2].mean()), rel=1e-3)
+    assert {"row_loss", "row_worst"} < set(upper.state_dict())
 
 
 def test_a_step_with_less_than_a_row_for_each_part_is_one_part() -> None:

@@ -58,7 +58,7 @@ def test_a_question_without_keywords_gets_no_wording_made_of_them(question: str)
     made = [*wordings.generate(question, 40, 7), *wordings.near_misses(question, QUESTIONS[:3], 7)]
     assert [w for w in made if len(plain(w).split()) < 2 or " for ?" in w or w != w.strip()] == []
     assert not wordings.terse(question, random.Random(1))
-    assert not wordings.other_attribute(question, random.Random(1))
+    assert not wordings.other_attribute(question)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_question_without_keywords_gets_no_wording_made_of_them(question: str)
     [("Is there a training about phishing?", "a training"), ("Where is the form for parental leave?", "the form")],
 )
 def test_a_near_miss_asks_for_something_else(question: str, asked: str) -> None:
-    made = {m for seed in range(20) for m in wordings.other_attribute(question, random.Random(seed))}
+    made = wordings.other_attribute(question)
     assert len(made) >= 7
     assert [m for m in made if asked in m] == []
 
@@ -85,7 +85,7 @@ def test_a_near_miss_asks_for_something_else(question: str, asked: str) -> None:
     ],
 )
 def test_a_near_miss_does_not_ask_the_same_in_other_words(question: str, never: str) -> None:
-    made = {m for seed in range(20) for m in wordings.other_attribute(question, random.Random(seed))}
+    made = wordings.other_attribute(question)
     assert len(made) >= 6
     assert [m for m in made if m.startswith(never)] == []
 
