@@ -16,11 +16,13 @@ from storage.errors import UserError
 log = logging.getLogger(__name__)
 
 EMBEDDED = "base-smollm2-135m-instruct"
+SHIPPED = "embedded"
+"""What the setting calls the model that comes with the project."""
 
 
 def folder(home: Path, base_model: str) -> Path:
     """A folder that `from_pretrained` can load. Raises UserError when the base model is not there."""
-    if base_model == "embedded":
+    if base_model == SHIPPED:
         return embedded(home)
     local = Path(base_model).expanduser()
     return checked(local.resolve()) if local.is_dir() else from_hub(base_model)

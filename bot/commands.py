@@ -138,6 +138,8 @@ def spoken(result: dict[str, Any]) -> str:
     lines = []
     if result["style"] == "related":
         lines.append(f"The closest I was taught: {result['taught_question']}")
+    elif result["taught_question"]:
+        lines.append(f"I was taught: {result['taught_question']}")
     lines.append(result["answer"])
     how = f"[{result['route']}, {result['style']}, confidence {result['confidence']:.2f}, {result['model_version']}]"
     lines.append(how)
@@ -242,7 +244,7 @@ def proposal_json(proposal: "Proposal") -> dict[str, Any]:
     return {
         "correction_id": proposal.correction.id,
         "status": proposal.correction.status.value,
-        "conflicts": [asdict(c) for c in proposal.conflicts],
+        "conflicts": [{n: v for n, v in asdict(c).items() if n != "scope"} for c in proposal.conflicts],
         **({"held_with": list(proposal.held_with)} if proposal.held_with else {}),
         **({"masked": True} if proposal.masked else {}),
     }

@@ -63,6 +63,11 @@ class Reader(Protocol):
         """How many tokens were read."""
         ...
 
+    @property
+    def can_unread(self) -> bool:
+        """Whether what was read can be forgotten again; where it cannot, nothing is guessed."""
+        ...
+
     def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
         """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
         ...
@@ -88,6 +93,11 @@ class Separate:
     def length(self) -> int:
         """How many tokens were read."""
         return self.memory.length
+
+    @property
+    def can_unread(self) -> bool:
+        """Always: every token is held."""
+        return True
 
     def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
         """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
@@ -115,6 +125,12 @@ class Single:
     def length(self) -> int:
         """How many tokens were read."""
         return int(self.cache.get_seq_length())
+
+    @property
+    def can_unread(self) -> bool:
+        """Not where a layer lets go of what it read: a window that slides has dropped what lay before it."""
+        drops = any(hasattr(layer, "activate_past_recording") for layer in self.cache.layers)
+        return self.cache.is_croppable and not drops
 
     def read(self, tokens: Sequence[int], keep: int = 1) -> Tensor:
         """Read on; the logits [keep, vocabulary] behind the last `keep` tokens, in fp32."""
@@ -157,7 +173,8 @@ def read_all(readers: Sequence[Reader], tokens: Sequence[Sequence[int]], keep: S
 class Writing:
     """One text that is being written behind what a reader has read, up to `limit` tokens in all.
 
-    With `text`, the tokens read before those written, guesses are taken from it and from what was written.
+    With `text`, the tokens read before those written, guesses are taken from it and from what was written, as far as
+    the reader can forget wrong ones.
     """
 
     reader: Reader
@@ -179,8 +196,9 @@ class Writing:
             self.written.add(self._first[None], [token])
             self.going = False
             return []
-        seen = None if self.text is None else [*self.text, *self.written.tokens, token]
-        self._tokens = [token, *([] if seen is None else continued(seen, min(self._most, room)))]
+        self._tokens = [token]
+        if self.text is not None and self.reader.can_unread:
+            self._tokens += continued([*self.text, *self.written.tokens, token], min(self._most, room))
         return self._tokens
 
     def judge(self, rows: Tensor) -> None:

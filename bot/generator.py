@@ -252,13 +252,16 @@ class LocalGenerator:
         return tuple(prompt[: len(self._fixed)]) == self._fixed
 
     def _opening(self) -> Reader:
-        """A reader of the tokens that all prompts begin with: the system prompt and what the template puts there."""
+        """A reader of the tokens that all prompts begin with: the system prompt and what the template puts there.
+
+        It has read nothing where the model cannot forget what was read behind them.
+        """
         with self._lock:
             if self._read is None:
                 first, second = (self.prompt_ids(messages(word)) for word in ("Why?", "How many?"))
                 self._fixed = tuple(first[: first_difference(first, second)])
                 read = decoding.opened(self.model)
-                if self._fixed:
+                if self._fixed and read.can_unread:
                     whole = self.prompt_ids(messages(OPENS))
                     read.read(whole)
                     read.unread(len(whole) - len(self._fixed), read.row)

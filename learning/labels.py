@@ -1,9 +1,9 @@
 """Labelled rows for the confidence from this company's own people: votes, "Not my question", and the night's tests.
 
-A thumb up on a taught answer says that the asked question was the taught one; a click on "Not my question" says that it
-was not. Votes on quotes label quotes. Wordings kept back from training and near-misses made from the facts are labelled
-by how they were made. Rows add up over the nights, and are described anew for what is taught now. Votes calibrate; they
-never train the model. It knows nothing of fitting.
+A thumb up on a taught answer, or choosing it among those suggested, says that the asked question was the taught one; a
+click on "Not my question" says that it was not. Votes on quotes label quotes. Wordings kept back from training and
+near-misses made from the facts are labelled by how they were made. Rows add up over the nights, and are described anew
+for what is taught now. Votes calibrate; they never train the model. It knows nothing of fitting.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from bot.confidence import pair_features, plain
+from bot.pipeline import CHOSEN
 from bot.same_question import Comparer, TokenEncoder
 from learning.dataset import Fact, Snapshot
 from learning.evaluate import in_turn
@@ -158,8 +159,22 @@ def from_votes(database: Database) -> Iterator[Row]:
         yield row_of(row["correction_id"], row["text"], "wording", True, json.loads(row["features"]))
     for correction in corrections.in_status(database):
         for wording in corrections.wordings(database, correction.id):
-            if wording.kind == "rejected":
+            if wording.kind == "rejected" and plain(wording.text) != plain(correction.question):
                 yield from refused(database, correction.id, wording.text)
+    yield from chosen(database)
+
+
+def chosen(database: Database) -> Iterator[Row]:
+    """The taught questions that askers chose among those suggested: theirs was that one, unless somebody objected."""
+    for row in database.rows(
+        "SELECT a.correction_id, a.features, q.text FROM answers a JOIN questions q ON q.id = a.question_id "
+        "LEFT JOIN feedback f ON f.answer_id = a.id WHERE a.correction_id IS NOT NULL AND q.text <> ? "
+        "AND json_extract(a.features, ?) IS NOT NULL AND NOT EXISTS (SELECT 1 FROM wordings w "
+        "WHERE w.correction_id = a.correction_id AND w.kind = 'rejected' AND w.text = q.text) "
+        "GROUP BY a.id HAVING coalesce(sum(f.vote), 0) >= 0",
+        [ERASED, f"$.{CHOSEN}"],
+    ):
+        yield row_of(row["correction_id"], row["text"], "wording", True, json.loads(row["features"]))
 
 
 def votes_on_quotes(database: Database) -> Iterator[Row]:

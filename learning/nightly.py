@@ -17,7 +17,7 @@ from typing import Any
 
 from bot import base_model, desk
 from bot.generator import LocalGenerator
-from learning import admission, calibrate, dataset, labels, own_words, publish, rewording, serving_form
+from learning import admission, calibrate, dataset, labels, own_words, publish, replay, rewording, serving_form
 from learning import candidate as candidates
 from learning import report as reports
 from learning.dataset import Snapshot
@@ -292,16 +292,22 @@ def refit(night: Night, embedder: Embedder) -> None:
 def outdated(night: Night, confidence: dict[str, Any]) -> bool:
     """Whether rows were stored since a confidence was fitted, by whichever night, or it was fitted for other targets.
 
-    One of an earlier release does not say what it was fitted on, and counts as fitted on none.
+    One of an earlier release does not say what it was fitted on, and counts as fitted on none. Of another base than the
+    shipped one nobody knows how it reads until a night has asked it.
     """
     newer = nights.newest_calibration(night.database) > confidence.get("fitted_on", 0)
-    return newer or confidence.get("targets") != calibrate.targets(night.settings)
+    other_targets = confidence.get("targets") != calibrate.targets(night.settings)
+    shipped = night.settings.text("BASE_MODEL") == base_model.SHIPPED
+    return newer or other_targets or not (shipped or confidence.get("reads_as") == replay.weights_of(base_of(night)))
 
 
 def fitted_now(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:
-    """The confidence of some weights with the newest row that it could be fitted on; only nights store rows."""
-    newest = nights.newest_calibration(night.database)
-    return {**confidence_for(night, own, folder, form), "fitted_on": newest}
+    """The confidence of some weights, with the newest row that it could be fitted on, and whose reading it knows.
+
+    Only nights store rows.
+    """
+    about = {"fitted_on": nights.newest_calibration(night.database), "reads_as": replay.weights_of(base_of(night))}
+    return confidence_for(night, own, folder, form) | about
 
 
 def confidence_for(night: Night, own: list[Row], folder: Path, form: str) -> dict[str, Any]:

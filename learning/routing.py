@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from learning import calibrate, reliability
+from learning import calibrate, labels, reliability
 from learning.reliability import Outcomes, outcomes
-from storage import nights
 from storage.database import Database
 
 FOLDER = "reports"
@@ -22,12 +21,12 @@ COLOURS = ("#2a6fbb", "#2e8b57", "#c0392b", "#8a6d3b")
 VOTED = "voted"
 
 
-def measure(database: Database, version: str) -> dict[str, Any]:
+def measure(database: Database, version: str, embedder: labels.Reader) -> dict[str, Any]:
     """The figures of every kind of evidence, flat (`same_ece`, `quoted_bin_8_right`), and the path of the chart.
 
     The bins are tenths of probability, 0 to 9. Whatever has no rows yet is left out.
     """
-    rows = [*calibrate.shipped_rows(), *nights.calibration(database)]
+    rows = [*calibrate.shipped_rows(), *labels.in_force(database, embedder)]
     seen = {head: calibrate.held_out(rows, head) for head in calibrate.HEADS if calibrate.of_head(rows, head)}
     seen[VOTED] = voted(database)
     seen = {name: told for name, told in seen.items() if len(told)}

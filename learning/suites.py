@@ -325,7 +325,7 @@ def quoted(embedder: Embedder, item: Mapping[str, Any]) -> bool:
 
 def router(bench: Bench) -> Metrics:
     """Whether the confidence is to be believed, from labelled rows and votes; with a chart in the home folder."""
-    return routing.measure(bench.database, bench.version.version)
+    return routing.measure(bench.database, bench.version.version, bench.embedder)
 
 
 def ratio(part: int, whole: int) -> float:

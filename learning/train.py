@@ -30,7 +30,7 @@ from learning.dataset import Example
 from learning.plan import Plan, taught_questions
 from learning.recipe import Recipe, Stage, stages
 from learning.replay import Anchor
-from learning.upper import Tokens, Upper, common_prefix, rows_of
+from learning.upper import Tokens, Upper, apart, common_prefix, rows_of
 from learning.watch import ASKED, Seen, Watch, seen_at
 from retrieval import precision
 from storage.errors import NightshiftError
@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 NEVER = 10**9
+SAME = 1e-3
+"""The most that the logits trained on may differ from the model's own, as a share of them. In fp32 the shipped base
+differs by 1e-6; the least of what training could miss, a wrong rotation in half of a small model's layers, by 1e-2."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
 
@@ -77,7 +80,9 @@ def train(
     progress: Callable[[str], None],
     checkpoints: Path | None = None,
 ) -> Trained:
-    """Train an adapter into `out`, fresh or from the adapter in `warm_from`. Raises TrainingError when it diverges.
+    """Train an adapter into `out`, fresh or from the adapter in `warm_from`.
+
+    Raises TrainingError when it diverges, and before the first step for a base that training cannot follow.
 
     `known` are examples that `warm_from` holds already: each epoch repeats as many of them as there are new ones, in
     turn, so that a night's length follows what is new and not what is known. `held_out` wordings choose the best
@@ -86,9 +91,11 @@ def train(
     """
     set_seed(recipe.seed)
     keep_freed_memory()
-    engine, model = load(base, recipe, warm_from)
-    packing.use(model.get_base_model() if isinstance(model, PeftModel) else model)
+    engine = LocalGenerator(base, form="float32")
     lessons = Lessons.of(engine, examples, known, held_out, anchors, watched)
+    check_base(engine.model, lessons, recipe)
+    model = to_train(engine, base, recipe, warm_from)
+    packing.use(model.get_base_model() if isinstance(model, PeftModel) else model)
     done: list[Seen] = []
     for number, stage in enumerate(stages(recipe)):
         folder = (checkpoints or out.parent / f"{out.name}.checkpoints") / f"stage-{number}"
@@ -115,6 +122,18 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def check_base(model: Any, lessons: "Lessons", recipe: Recipe) -> None:
+    """See that every stage would train on the base's own numbers, at the longest sequence. Raises TrainingError."""
+    longest, layers = lessons.longest, len(model.model.layers)
+    for first in {int(layers * stage.first_layer) for stage in stages(recipe)}:
+        # A difference that is not a number is one, too.
+        if not apart(model, first, lessons.prefix, longest) <= SAME:
+            raise TrainingError(
+                f"A {model.config.model_type} model computes something that training does not (seen over "
+                f"{sum(map(len, longest))} tokens), so choose another base; the champion stays."
+            )
 
 
 def run_stage(
@@ -212,15 +231,14 @@ def arguments(recipe: Recipe, stage: Stage, folder: Path, steps: int, *, best: b
     )
 
 
-def load(base: Path, recipe: Recipe, warm_from: Path | None) -> tuple[Any, Any]:
-    """The base's engine (its tokenizer is what is needed), and the model to train, warm where an adapter is given."""
-    engine = LocalGenerator(base, form="float32")
+def to_train(engine: LocalGenerator, base: Path, recipe: Recipe, warm_from: Path | None) -> Any:
+    """The model to train, made from the base's engine; warm where an adapter is given."""
     if recipe.method == "full":
         if warm_from is not None:
             deltas.add(engine.model, warm_from, 1.0)
-        return engine, engine.model
+        return engine.model
     model = in_four_bits(base) if recipe.method == "qlora" else engine.model
-    return engine, halved(adapted(model, recipe, warm_from))
+    return halved(adapted(model, recipe, warm_from))
 
 
 def in_four_bits(base: Path) -> Any:
@@ -330,6 +348,12 @@ class Lessons:
     watched: Sequence[Anchor]
     prefix: list[int]
     taught: list[int]
+
+    @property
+    def longest(self) -> Tokens:
+        """The longest sequence: what reaches beyond a window that slides, say, shows in it."""
+        replayed = [(list(a.prompt_ids), list(a.answer_ids)) for a in (*self.anchors, *self.watched)]
+        return max([*self.examples, *self.known, *self.held_out, *replayed], key=lambda one: sum(map(len, one)))
 
     @classmethod
     def of(

@@ -21,6 +21,8 @@ from learning.replay import Anchor
 from retrieval import precision
 
 PREPARED_TOGETHER = 24
+BY_LAYER = ("layer_types", "layer_rope_theta", "no_rope_layers")
+"""Values of a configuration that have one item a layer; a body looks them up by a layer's place in it."""
 Tokens = tuple[list[int], list[int]]
 """Prompt and answer tokens of one example; the answer ends with the end-of-sequence token."""
 
@@ -60,9 +62,15 @@ class Part:
 class Upper(nn.Module):
     """The trained layers of a model with its head; `forward` returns the loss of a planned step."""
 
-    def __init__(self, model: Any, first_layer: int, prefix: Sequence[int], replay_weight: float) -> None:
-        """Share the model's modules; nothing is copied. `prefix` are the tokens that every sequence begins with."""
+    def __init__(
+        self, model: Any, first_layer: int, prefix: Sequence[int], replay_weight: float, *, exact: bool = False
+    ) -> None:
+        """Share the model's modules; nothing is copied. `prefix` are the tokens that every sequence begins with.
+
+        With `exact` it computes in fp32 on every machine.
+        """
         super().__init__()
+        self.exact = exact
         self._keys_to_ignore_on_save = None  # the Trainer asks any model it saves
         self.embed = model.get_input_embeddings()
         self.lower = part_of(model.model, 0, first_layer, final_norm=False) if first_layer else None
@@ -115,7 +123,8 @@ class Upper(nn.Module):
 
     def autocast(self) -> torch.autocast:
         """bf16 where this machine computes in it, else fp32 throughout."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision.computes_bfloat16())
+        rounds = precision.computes_bfloat16() and not self.exact
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=rounds)
 
     def run(self, layers: Any, hidden: Tensor, layout: Layout) -> Tensor:
         """Some layers over a packed row [tokens, width]."""
@@ -252,9 +261,29 @@ def part_of(body: Any, start: int, end: int, *, final_norm: bool) -> Any:
     part.layers = nn.ModuleList(body.layers[start:end])
     part.config = copy.copy(body.config)
     part.config.num_hidden_layers = end - start
+    for name in BY_LAYER:
+        if isinstance(values := vars(body.config).get(name), list):
+            setattr(part.config, name, values[start:end])
     if not final_norm:
         part.norm = nn.Identity()
     return part
+
+
+def apart(model: Any, first_layer: int, prefix: Sequence[int], sequence: Tokens) -> float:
+    """How far the logits that are trained on are from the model's own, at the answer of a sequence; 0 is the same.
+
+    The norm of the difference, as a share of the norm of the model's own, in fp32: a part's only purpose is to give
+    the same numbers, and some families compute more than their layers, norm and head, or attend in another way.
+    """
+    prompt, answer = sequence
+    ids, usual = torch.tensor([[*prompt, *answer]], device=model.device), model.config._attn_implementation
+    with torch.no_grad():
+        own = model(input_ids=ids, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
+        packing.use(model)
+        upper = Upper(model, first_layer, prefix, 0.0, exact=True)
+        found = upper.head(upper.states(upper.prepared([sequence]), [])[0])
+    model.set_attn_implementation(usual)
+    return float((found - own).norm() / own.norm())
 
 
 def rows_of(anchors: Sequence[Anchor], upper: Upper) -> list[Row]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.claims import plain
 from retrieval.nearness import AskedWords, Vocabulary
 from storage import corrections
 from storage.database import Database, Row
@@ -83,7 +84,8 @@ class TaughtQuestions:
 
         `without` names a correction that is passed over, as if it had not been taught.
         Of two that are equally near the newer one wins. A correction whose rejected wording ("Not my question") is
-        nearer than any accepted one is passed over.
+        nearer than any accepted one is passed over; nobody's click rejects the taught question itself, whatever its
+        case and punctuation.
         """
         self._renew()
         best = self._best_by_correction(vector, scopes)
@@ -170,10 +172,11 @@ class TaughtQuestions:
             if row["scope"] not in scopes:
                 continue
             if row["kind"] == "rejected":
-                refused[key] = max(score, refused.get(key, -1.0))
+                if plain(row["text"]) != plain(row["question"]):
+                    refused[key] = max(score, refused.get(key, -1.0))
             elif key not in best or score > best[key][0]:
                 best[key] = (score, row)
-        return {k: found for k, found in best.items() if found[0] > refused.get(k, -1.0)}
+        return {k: found for k, found in best.items() if found[0] >= refused.get(k, -1.0)}
 
     def _scored(self, vector: Vectors, rows: Sequence[Row]) -> list[Row]:
         return [r | {"cosine": float(np.frombuffer(r["vector"], dtype=np.float32) @ vector)} for r in rows]

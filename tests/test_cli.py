@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from bot import commands as bot_commands
 from retrieval.embedder import TokenVectors
 from storage import corrections, registry
 from storage.cli import Commands, main, read_lines, run_batch
@@ -522,3 +523,10 @@ def test_people_read_plain_lines(run: Callable[..., Result], queue: Database) ->
     assert run("models", "list").stdout.startswith("base                     champion")
     with pytest.raises(NotFoundError):
         corrections.get(queue, 99)
+
+
+@pytest.mark.parametrize(("style", "words"), [("direct", "I was taught"), ("related", "The closest I was taught")])
+def test_the_taught_question_is_always_shown(style: str, words: str) -> None:
+    told = {"style": style, "taught_question": "When is payday?", "answer": "On day 25.", "route": "APPROVED"}
+    told |= {"confidence": 0.9, "model_version": "base", "sources": [], "suggestions": []}
+    assert bot_commands.spoken(told).splitlines()[:2] == [f"{words}: When is payday?", "On day 25."]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,13 @@ from bot import pipeline, prompt
 from bot.confidence import Confidence, from_json
 from bot.generation import Generation, Request
 from bot.pipeline import Model, Tools
-from learning import calibrate, own_words
+from learning import calibrate, nightly, own_words, replay
+from learning.stages import Night
 from retrieval.index import VectorIndex
 from retrieval.ingest import ingest
 from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
-from storage import company
+from storage import company, settings
 from storage.database import Database
 from storage.domain import Question, Route, Style
 from tests.test_retrieval import WordHashes
@@ -135,3 +137,16 @@ def test_the_surer_of_quote_and_own_words_is_given(
     answer = pipeline.answer(tools, ASKED)
     assert (answer.style, answer.route) == (style, route)
     assert answer.sources
+
+
+def test_a_base_of_ones_own_is_asked_once_how_it_reads(home_in_memory: Path, tmp_path: Path) -> None:
+    """Even where nothing is taught and nobody votes; the confidence that ships is that of the shipped base."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for name, asked in (("embedded", False), (str(tmp_path), True)):
+        night = Night(Database(home_in_memory), settings.load({"NIGHTSHIFT_BASE_MODEL": name}), lambda _: None)
+        told: dict[str, Any] = {"targets": calibrate.targets(night.settings)}
+        assert nightly.outdated(night, told) is asked
+        told["reads_as"] = replay.weights_of(tmp_path)
+        assert not nightly.outdated(night, told)
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert nightly.outdated(night, told)

@@ -483,7 +483,7 @@ def test_votes_that_a_night_stored_and_did_not_publish_are_fitted_once(
 def test_a_confidence_that_does_not_say_what_it_was_fitted_on_is_fitted_once_if_there_are_rows(
     home: Path, database: Database, rows: bool
 ) -> None:
-    from learning import calibrate
+    from learning import calibrate, replay
 
     fitted: list[list[str]] = []
     nightly = counted_fits(fitted)
@@ -493,7 +493,8 @@ def test_a_confidence_that_does_not_say_what_it_was_fitted_on_is_fitted_once_if_
         for number in (1, 2):
             corrections.withdraw(database, number, "U0PRIYA")
     champion = registry.champion(database)
-    old = {"heads": {}, "reading": "old", "targets": calibrate.targets(settings.load({}))}
+    told = {"targets": calibrate.targets(settings.load({})), "reads_as": replay.weights_of(home.parent / "base")}
+    old = {"heads": {}, "reading": "old", **told}
     registry.recalibrate(database, champion, old)
     for _ in range(2):
         assert fault_drivers.run_night(nightly, home)["outcome"] == "nothing_to_learn"

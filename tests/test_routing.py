@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import pipeline
-from bot.confidence import Confidence, Head, Isotonic, Platt, calibration_of, from_json, head_of, leaf, tree_of
+from bot.confidence import (
+    Confidence,
+    Head,
+    Isotonic,
+    Platt,
+    calibration_of,
+    from_json,
+    head_of,
+    leaf,
+    pair_features,
+    tree_of,
+)
 from bot.generation import Generation
-from bot.pipeline import Model, Tools
+from bot.pipeline import CHOSEN, Model, Tools
 from learning import calibrate, classifier, labels, reliability, routing
 from learning.reliability import outcomes
 from retrieval.index import VectorIndex
@@ -270,7 +281,7 @@ def test_the_suite_tells_figures_and_draws_them(home_in_memory: Path) -> None:
     vote_on(database, "A", 0.9, 1)
     vote_on(database, "B", 0.9, -1)
     vote_on(database, "C", 0.2, 0)
-    told = routing.measure(database, "v1")
+    told = routing.measure(database, "v1", WordHashes())
     assert told["voted_rows"] == 2
     assert (told["voted_bin_9_rows"], told["voted_bin_9_said"], told["voted_bin_9_right"]) == (2, 0.9, 0.5)
     assert told["voted_ece"] == pytest.approx(0.4)
@@ -423,6 +434,52 @@ def test_a_click_is_fitted_on_however_much_rules_made_since(
     taught = TaughtQuestions(database, embedder)
     asked = [r["asked"] for r in labels.in_force(database, embedder, taught)]
     assert asked == [click["asked"], made[2]["asked"], made[3]["asked"]]
+
+
+def test_the_suite_reports_on_the_rows_that_are_in_force(home_in_memory: Path) -> None:
+    database, embedder = Database(home_in_memory), WordHashes()
+    row = corrections.propose(database, question="What does AF-101 mean?", answer="Fault 101.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    embedded = TaughtQuestions(database, embedder).nearest("AF-101, what?", embedder.encode(["AF-101, what?"])[0])
+    assert embedded is not None
+    noted = labels.row_of(row.id, "AF-101, what?", "wording", True, pair_features("AF-101, what?", embedded))
+    labels.store(database, [noted], [], "v1")
+    before = routing.measure(database, "v1", embedder)["same_rows"]
+    corrections.withdraw(database, row.id, "priya")
+    assert routing.measure(database, "v1", embedder)["same_rows"] < before
+
+
+def test_who_chooses_a_suggestion_says_that_it_was_meant(home_in_memory: Path) -> None:
+    database = Database(home_in_memory)
+    row = corrections.propose(database, question="Where do I park?", answer="In the yard.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    taught: dict[str, Any] = {"route": Route.APPROVED, "style": Style.DIRECT, "correction_id": row.id}
+    for text, vote, features in (
+        ("my car", 0, {"cosine": 0.4, CHOSEN: 1.0}),
+        ("my bike", -1, {"cosine": 0.4, CHOSEN: 1.0}),
+        ("my boat", 0, {"cosine": 0.4, CHOSEN: 1.0}),
+        ("my bus", 0, {"cosine": 0.9}),
+    ):
+        vote_on(database, text, 0.5, vote, **taught, features=features)
+    corrections.add_wordings(database, row.id, ["my boat"], "rejected")
+    told = {r["asked"]: (r["kind"], r["correct"]) for r in labels.from_votes(database)}
+    assert told == {"my car": ("wording", 1), "my boat": ("near_miss", 0)}
+
+
+def test_nobody_says_that_the_taught_question_itself_is_another(home_in_memory: Path) -> None:
+    """One click on it in lower case switched an approved answer off, for its paraphrases too."""
+    database, embedder = Database(home_in_memory), WordHashes()
+    row = corrections.propose(database, question="Where do I park?", answer="In the yard.", author="sam")
+    corrections.approve(database, row.id, "priya")
+    taught: dict[str, Any] = {"route": Route.APPROVED, "style": Style.DIRECT, "correction_id": row.id}
+    vote_on(database, "where do I park", 0.5, 0, **taught, features={"cosine": 1.0})
+    corrections.add_wordings(database, row.id, ["where do I park", "Where do I bark?"], "rejected")
+    search = TaughtQuestions(database, embedder)
+    for asked in ("Where do I park?", "where do i park", "park where?"):
+        found = search.nearest(asked, embedder.encode([asked])[0])
+        assert found is not None, asked
+    assert search.nearest("Where do I bark?", embedder.encode(["Where do I bark?"])[0]) is None
+    assert list(labels.from_votes(database)) == []
 
 
 # Taught questions that are offered where there is no answer
