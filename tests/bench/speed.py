@@ -35,7 +35,7 @@ from retrieval.retriever import Retriever
 from retrieval.taught import TaughtQuestions
 from storage import company, corrections, environment, registry, settings
 from storage.database import Database
-from storage.domain import Answer, Memory
+from storage.domain import WORKSPACE, Answer, Memory
 from tests import llama_server
 from tests.bench import asking as asking_
 
@@ -130,22 +130,24 @@ def ratios(shop: Shop, llama: Llama) -> Iterator[tuple[str, float, list[float], 
         ours.append(taken)
         theirs.append(timed_llama(shop, llama, prompt.messages(question), said))
     yield "whole memorised answer against llama.cpp", 0.20, ours[1:], theirs[1:]
-    reading = replace(
-        shop.tools.model,
-        confidence=Confidence(
-            {**shop.tools.model.confidence.heads, "quoted": replace(SURE, intercept=0.0)}, "generated"
-        ),
-    )
-    tools = replace(shop.tools, model=reading, max_tokens=READ_TOKENS)
+    tools = writing(shop)
     ours, theirs = [], []
     for question in shop.asked[: PAIRS + 1]:
         shop.forget()
         taken, made = whole(shop, question, tools, "documents")
         assert made.style.value == "generated", made
-        hits = tools.searcher.hits(question, pipeline.PASSAGES_READ, ("workspace",))
+        hits = tools.searcher.hits(question, pipeline.PASSAGES_READ, (WORKSPACE,))
         ours.append(taken)
-        theirs.append(timed_llama(shop, llama, prompt.messages(question, [h.passage.titled for h in hits]), made.text))
+        notes = tools.searcher.notes(hits, (WORKSPACE,))
+        theirs.append(timed_llama(shop, llama, prompt.messages(question, notes), made.text))
     yield "whole retrieved answer, written, against llama.cpp", 0.60, ours[1:], theirs[1:]
+
+
+def writing(shop: Shop) -> Tools:
+    """Tools that answer from documents in the model's own words, as a stronger one does."""
+    heads = {**shop.tools.model.confidence.heads, "quoted": replace(SURE, intercept=0.0)}
+    model = replace(shop.tools.model, confidence=Confidence(heads, "generated"))
+    return replace(shop.tools, model=model, max_tokens=READ_TOKENS)
 
 
 def timed_llama(shop: Shop, llama: Llama, messages: Sequence[prompt.Message], said: str) -> float:
@@ -281,6 +283,7 @@ def alone(shop: Shop) -> Iterator[tuple[str, float, list[float]]]:
         ("memorised", 1.0, shop.tools, "auto"),
         ("approved", 1.0, unlearnt, "auto"),
         ("retrieved, quoted", 2.0, shop.tools, "documents"),
+        ("retrieved, written", 2.0, writing(shop), "documents"),
     ):
         questions = shop.asked if route == "documents" else [question for question, _ in shop.memorised]
         times = []
