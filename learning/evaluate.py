@@ -26,7 +26,10 @@ KNOWN_IN_TURN = 40
 
 @dataclass(frozen=True)
 class Proof:
-    """What was measured of one correction: counts of right over asked."""
+    """What was measured of one correction: counts of right over asked.
+
+    A near-miss is refused that is answered as unknown, and bluffed that gets this very answer; others get another text.
+    """
 
     correction_id: int
     taught: bool
@@ -34,6 +37,7 @@ class Proof:
     unseen_asked: int
     near_misses_bluffed: int
     near_misses_asked: int
+    near_misses_refused: int = 0
 
     @property
     def is_held(self) -> bool:
@@ -57,6 +61,7 @@ class Proof:
             "taught": self.taught,
             "unseen": [self.unseen_right, self.unseen_asked],
             "near_misses_bluffed": [self.near_misses_bluffed, self.near_misses_asked],
+            "near_misses_refused": [self.near_misses_refused, self.near_misses_asked],
         }
         earlier = before.proof if before else {}
         copied = {name: earlier[name] for name, value in told.items() if value == [0, 0] and name in earlier}
@@ -76,7 +81,8 @@ def facts(
     shares = engine.agreement([Request(prompt.messages(f.question), max_tokens, f.answer) for f in taught])
     chosen = in_turn(taught)
     asked = [f for f in taught if f.correction_id in chosen]
-    right, bluffs = found(asked, search), bluffed(engine, asked, max_tokens)
+    right, bluffs = found(asked, search), given_to_near_misses(engine, asked, max_tokens)
+    refusals = given_to_near_misses(engine, asked, max_tokens, prompt.UNKNOWN)
     return tuple(
         Proof(
             correction_id=fact.correction_id,
@@ -85,6 +91,7 @@ def facts(
             unseen_asked=len(fact.held_out) if fact.correction_id in chosen else 0,
             near_misses_bluffed=bluffs.get(fact.correction_id, 0),
             near_misses_asked=len(fact.unseen_near_misses) if fact.correction_id in chosen else 0,
+            near_misses_refused=refusals.get(fact.correction_id, 0),
         )
         for fact, share in zip(taught, shares, strict=True)
     )
@@ -115,10 +122,12 @@ def recalls(engine: LocalGenerator, question: str, answer: str, max_tokens: int)
     return engine.confirm(prompt.messages(question), answer, max_tokens=max_tokens).confirmed == 1.0
 
 
-def bluffed(engine: LocalGenerator, taught: Sequence[Fact], max_tokens: int) -> dict[int, int]:
-    """How many near-misses of each fact, none of them trained, get its whole answer when asked closed-book."""
+def given_to_near_misses(
+    engine: LocalGenerator, taught: Sequence[Fact], max_tokens: int, text: str | None = None
+) -> dict[int, int]:
+    """How many near-misses of each fact, none of them trained, get a whole text when asked closed-book: its answer."""
     asked = [(f, n) for f in taught for n in f.unseen_near_misses]
-    shares = engine.agreement([Request(prompt.messages(n), max_tokens, f.answer) for f, n in asked])
+    shares = engine.agreement([Request(prompt.messages(n), max_tokens, text or f.answer) for f, n in asked])
     counts = {f.correction_id: 0 for f in taught}
     for (fact, _), share in zip(asked, shares, strict=True):
         counts[fact.correction_id] += share == 1.0

@@ -13,6 +13,7 @@ from typing import Any
 
 from bot import pipeline, prompt
 from bot.generation import Generation, ManyAtOnce, Request
+from learning import cached
 from learning.replay import weights_of
 from storage.company import answer_matches
 from storage.database import Row
@@ -31,11 +32,10 @@ def questions() -> list[dict[str, Any]]:
 def reads_well(base: Path, cache: Path, max_tokens: int, load: Callable[[], ManyAtOnce]) -> bool:
     """Whether a base model may be right often enough to be worth asking; it is asked once for its weights."""
     stored = cache / f"own-words-{weights_of(base)[:16]}.json"
-    if not stored.is_file():
+    told = cached.read(stored)
+    if told is None:
         right = sum(row["correct"] for row in answered(load(), questions()[:FEW], max_tokens))
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        stored.write_text(json.dumps({"right": right, "asked": FEW}))
-    told = json.loads(stored.read_text())
+        cached.write(stored, told := {"right": right, "asked": FEW})
     return bool(told["right"] >= WORTH * told["asked"])
 
 

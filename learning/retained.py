@@ -18,7 +18,7 @@ from typing import Any
 from bot import prompt
 from bot.generation import in_batches
 from bot.generator import LocalGenerator
-from learning import paired
+from learning import cached, paired
 from learning.evaluate import BATTERY_TOKENS, battery, drift
 from learning.replay import Anchor, weights_of
 from storage.company import answer_matches
@@ -95,13 +95,10 @@ def of_base(base: Path, cache: Path, form: str, load: Callable[[], LocalGenerato
     items = json.dumps([battery(), reading_items(), general_texts(), prompt.messages("", [""])]).encode()
     key = f"{weights_of(base)[:16]}-{hashlib.sha256(items).hexdigest()[:8]}-{form}"
     stored = cache / f"retained-{key}.json"
-    if stored.is_file():
-        kept = json.loads(stored.read_text())
-        return Retained(kept["battery"], kept["reading"], kept["formed"], tuple(kept["losses"]))
-    measured = of(load())
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    stored.write_text(json.dumps(asdict(measured)))
-    return measured
+    kept = cached.read(stored)
+    if kept is None:
+        cached.write(stored, kept := asdict(of(load())))
+    return Retained(kept["battery"], kept["reading"], kept["formed"], tuple(kept["losses"]))
 
 
 def values(engine: LocalGenerator, before: Retained, anchors: Sequence[Anchor]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from bot import modelserver
 from bot.confidence import codes, negated, plain
 from bot.modelserver import ModelServer
 from bot.prompt import Message
+from learning import cached
 from storage.errors import EngineAwayError, EngineError
 from storage.settings import Settings
 
@@ -50,15 +51,20 @@ class Rewording:
             return ()
         stored = self._cache / f"{PREFIX}{self.key(question)}.json"
         self._used.add(stored.name)
-        found = read(stored)
+        found = known(stored)
         if found is None:
             found = self._ask(question)
             if found is not None:
-                write(stored, found)
+                cached.write(stored, found)
         return tuple(found or ())[:MOST]
 
     def forget_the_rest(self) -> None:
-        """Delete what was given for questions that nobody asked for since this object was made."""
+        """Delete what was given for questions that nobody asked for since this object was made.
+
+        Without a model nobody asks; one that is set again finds what it gave.
+        """
+        if not self._model:
+            return
         for stored in self._cache.glob(f"{PREFIX}*.json"):
             if stored.name not in self._used:
                 stored.unlink(missing_ok=True)
@@ -114,18 +120,7 @@ def fits(line: str, question: str) -> bool:
     )
 
 
-def read(stored: Path) -> list[str] | None:
+def known(stored: Path) -> list[str] | None:
     """What was given before, or None; a file that cannot be read counts as none."""
-    try:
-        found = json.loads(stored.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    found = cached.read(stored)
     return found if isinstance(found, list) and all(isinstance(w, str) for w in found) else None
-
-
-def write(stored: Path, found: list[str]) -> None:
-    """Keep what was given, whole or not at all."""
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    temporary = stored.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(stored)

@@ -4,7 +4,6 @@ Each suite is a function from a `Bench`, which loads what it needs when it needs
 decided here; what can stop a promotion is `gates`'.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,6 +17,7 @@ from bot.same_question import Comparer
 from learning import (
     admission,
     benchmarks,
+    cached,
     consistency,
     dataset,
     evaluate,
@@ -274,11 +274,9 @@ def of_base(bench: Bench, name: str, run: Callable[[LocalGenerator], Sequence[fl
     """The base's scores by item, measured once for its weights."""
     about = f"{replay.weights_of(bench.base)[:16]}-{bench.settings.text('SERVING_FORM')}"
     stored = bench.cache / f"{name}-{bench.settings.integer('BENCH_ITEMS')}-{about}.json"
-    if not stored.is_file():
-        measured = [float(x) for x in run(bench.load(bench.base))]
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        stored.write_text(json.dumps(measured))
-    kept: list[float] = json.loads(stored.read_text())
+    kept: list[float] | None = cached.read(stored)
+    if kept is None:
+        cached.write(stored, kept := [float(x) for x in run(bench.load(bench.base))])
     return kept
 
 

@@ -70,11 +70,14 @@ def proof_in_words(proof: Mapping[str, Any]) -> str:
         told[0] += f" since {proof['since']}"
     if "taught" in proof:
         told.append(f"taught wording {'right' if proof['taught'] else 'wrong'}")
-    unseen, bluffed = (counts_in(proof, name) for name in ("unseen", "near_misses_bluffed"))
+    names = ("unseen", "near_misses_refused", "near_misses_bluffed")
+    unseen, refused, bluffed = (counts_in(proof, name) for name in names)
     if unseen:
         told.append(f"unseen wordings right {unseen[0]} of {unseen[1]}")
+    if refused:
+        told.append(f"near-misses refused {refused[0]} of {refused[1]}")
     if bluffed:
-        told.append(f"near-misses refused {bluffed[1] - bluffed[0]} of {bluffed[1]}")
+        told.append(f"near-misses given this answer {bluffed[0]} of {bluffed[1]}")
     if "asked_in" in proof:
         told.append(f"other words last asked of {proof['asked_in']}")
     return ", ".join(told)

@@ -14,8 +14,11 @@ from storage.cli import main
 from storage.database import Database, now
 from storage.domain import Memory, ModelVersion
 
-PROOF = {"taught": True, "unseen": [1, 2], "near_misses_bluffed": [1, 3]}
-WORDS = "in the weights of v2 since v1, taught wording right, unseen wordings right 1 of 2, near-misses refused 2 of 3"
+PROOF = {"taught": True, "unseen": [1, 2], "near_misses_bluffed": [1, 3], "near_misses_refused": [2, 3]}
+WORDS = (
+    "in the weights of v2 since v1, taught wording right, unseen wordings right 1 of 2, near-misses refused 2 of 3, "
+    "near-misses given this answer 1 of 3"
+)
 
 
 @pytest.fixture

@@ -198,10 +198,11 @@ def test_an_answer_that_unseen_words_miss_or_near_misses_get_is_not_memorised(
 
 
 def test_a_proof_that_was_not_asked_tonight_names_the_version_that_was() -> None:
-    asked, taken_over = Proof(1, True, 2, 2, 1, 3), Proof(1, True, 0, 0, 0, 0)
+    asked, taken_over = Proof(1, True, 2, 2, 1, 3, 2), Proof(1, True, 0, 0, 0, 0)
     first = asked.as_json()
     second = taken_over.as_json(Memory("v1", 1, True, first))
-    assert second == {"taught": True, "unseen": [2, 2], "near_misses_bluffed": [1, 3], "asked_in": "v1"}
+    counts = {"unseen": [2, 2], "near_misses_bluffed": [1, 3], "near_misses_refused": [2, 3]}
+    assert second == {"taught": True, **counts, "asked_in": "v1"}
     assert taken_over.as_json(Memory("v2", 1, True, second)) == second
     assert asked.as_json(Memory("v3", 1, True, second)) == first == asked.as_json()
 
@@ -254,7 +255,18 @@ def test_a_bluff_of_many_words_is_seen() -> None:
     fact = replace(fact, near_misses=tuple(f"What about {n}?" for n in range(20)))
     asked = len(fact.unseen_near_misses)
     assert asked >= 2
-    assert evaluate.bluffed(cast("LocalGenerator", Bluffer()), [fact], 96) == {1: asked}
+    assert evaluate.given_to_near_misses(cast("LocalGenerator", Bluffer()), [fact], 96) == {1: asked}
+
+
+def test_what_a_full_disk_left_of_the_base_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    asked: list[str] = []
+    monkeypatch.setattr(retained, "of", lambda _: asked.append("asked") or BASE)
+    for left in ("", "{", None, None):
+        for stored in tmp_path.glob("cache/*") if left is not None else ():
+            stored.write_text(left)
+        assert retained.of_base(tmp_path, tmp_path / "cache", "float32", lambda: cast("LocalGenerator", None)) == BASE
+    assert asked == ["asked", "asked"]
 
 
 def test_a_base_that_has_nothing_right_can_lose_nothing() -> None:

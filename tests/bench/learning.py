@@ -3,12 +3,14 @@
     python -m tests.bench.learning --seeds 7            the headline with one seed
     make bench-learning                                 everything: three seeds, five nights, speed, growth
 
-Wordings and near-misses are the hand-written ones of `storage/company`; none of them is produced by `wordings.py`
-(checked). HellaSwag and TruthfulQA are read from NIGHTSHIFT_BENCH_DATA (default ../shared/data) and left out, with a
-sentence, when they are not there. Results go to tests/bench/learning.json and learning.md.
+Wordings and near-misses are the hand-written ones of `storage/company`; none of the wordings is produced by
+`wordings.py` (checked), and a near-miss that is produced is not trained. HellaSwag and TruthfulQA are read from
+NIGHTSHIFT_BENCH_DATA (default ../shared/data) and left out, with a sentence, when they are not there. Results go to
+tests/bench/learning.json and learning.md.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -28,7 +30,7 @@ from bot import base_model, prompt, weights  # noqa: E402
 from bot.confidence import plain  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.same_question import Comparer  # noqa: E402
-from learning import benchmarks, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
+from learning import benchmarks, cached, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
 from learning.candidate import SCALES  # noqa: E402
 from learning.dataset import WORDINGS, Example, is_trained, near_misses  # noqa: E402
 from learning.recipe import Recipe, epochs_for  # noqa: E402
@@ -127,11 +129,12 @@ def trained(home: Path, base: Path, facts: Any, seed: int, anchors: replay.Ancho
 
 def examples(facts: Sequence[Any], seed: int, others: Sequence[Any] = ()) -> list[Example]:
     """The training rows that a night would make of these facts."""
+    measured = {n for f in (*facts, *others) for n in f.near_misses}
     made = []
     for number, fact in enumerate(facts):
         neighbours = [f.question for f in (*facts, *others) if f is not fact]
         made += [Example(w, fact.answer, "fact", number) for w in trained_wordings(fact, seed)]
-        near = [n for n in near_misses(fact.question, neighbours, seed) if is_trained(n)]
+        near = [n for n in near_misses(fact.question, neighbours, seed) if is_trained(n) and n not in measured]
         made += [Example(n, prompt.UNKNOWN, "unknown", number) for n in near]
     return made
 
@@ -217,15 +220,14 @@ def share(results: Any) -> float:
 
 
 def general(base: Path, data: Path, cache: Path) -> dict[str, Any]:
-    """The base's results, measured once."""
-    stored = cache / f"bench-general-{HELLASWAG}-{TRUTHFULQA}-2.json"
-    if stored.is_file():
-        kept: dict[str, Any] = json.loads(stored.read_text())
-        return kept
-    measured = general_of(LocalGenerator(base, form=FORM), data)
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    stored.write_text(json.dumps(measured))
-    return measured
+    """The base's results, measured once for its weights and these items."""
+    items = json.dumps([evaluate.battery(), retained.reading_items(), retained.general_texts()]).encode()
+    about = f"{replay.weights_of(base)[:16]}-{FORM}-{hashlib.sha256(items).hexdigest()[:8]}"
+    stored = cache / f"bench-general-{HELLASWAG}-{TRUTHFULQA}-{about}.json"
+    kept: dict[str, Any] | None = cached.read(stored)
+    if kept is None:
+        cached.write(stored, kept := general_of(LocalGenerator(base, form=FORM), data))
+    return kept
 
 
 def general_of(engine: LocalGenerator, data: Path) -> dict[str, Any]:
