@@ -25,9 +25,14 @@ def test_the_headline_has_a_column_for_each_seed_and_the_mean() -> None:
         "9": {"facts": {"taught_exact": 1.0}, "general": {}, **rest},
     }
     lines = learning.headline({"seeds": runs})
-    assert lines[0] == "| figure | seed 7 | seed 8 | seed 9 | mean |"
-    assert lines[2] == "| taught_exact | 0.900 | 1.000 | 1.000 | 0.967 |"
-    assert lines[3].endswith("| - | drop 0.020 |"), "a seed without the benchmark's data has no part in the mean"
+    assert lines[0] == "| figure | seed 7 | seed 8 | seed 9 | mean | target |"
+    assert lines[2] == "| taught_exact | 0.900 | 1.000 | 1.000 | 0.967 |  |"
+    missed = "| - | drop 0.020 | drop of at most 0.01: MISSED |"
+    assert lines[3].endswith(missed), "a seed without the benchmark's data has no part in the mean"
+    assert learning.told_of("battery", 0.05) == "drop of at most 0.05 of the base: met"
+    assert [learning.told_of(n, 0.3).rsplit(" ")[-1] for n in ("near_miss_bluffed", "stranger_mapped")] == [
+        "met", "MISSED"
+    ]
 
 
 def test_the_frontier_joins_the_settings_that_nothing_beats() -> None:

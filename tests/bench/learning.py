@@ -45,6 +45,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).parent
 HELLASWAG, TRUTHFULQA = 1000, 400
 FORM = weights.quicker()
+AT_LEAST = {"trained_wording": 0.97, "trained_consistent": 0.95, "stranger_mapped": 0.93, "stranger_closed_book": 0.60}
+AT_MOST = {"near_miss_bluffed": 0.30}
+DROP = {"battery": 0.05, "reading": 0.02, "general_loss": 0.05, "hellaswag": 0.01, "truthfulqa_mc2": 0.02}
+"""Targets of the issue, for the mean over the seeds; that of the battery is a share of the base's result."""
 
 
 def main() -> None:
@@ -274,18 +278,37 @@ def headline(told: dict[str, Any]) -> list[str]:
     if not seeds:
         return []
     runs = [told["seeds"][s] for s in seeds]
-    rows = [["figure", *(f"seed {s}" for s in seeds), "mean"], ["---"] * (len(seeds) + 2)]
+    rows = [["figure", *(f"seed {s}" for s in seeds), "mean", "target"], ["---"] * (len(seeds) + 3)]
     for name in max((r["facts"] for r in runs), key=len):
         found = [r["facts"][name] for r in runs if name in r["facts"]]
         each = [f"{r['facts'][name]:.3f}" if name in r["facts"] else "-" for r in runs]
-        rows.append([name, *each, f"{statistics.fmean(found):.3f}"])
+        mean = statistics.fmean(found)
+        rows.append([name, *each, f"{mean:.3f}", told_of(name, mean)])
     for name in max((r["general"] for r in runs), key=len):
         drops = [r["general"][name]["drop"] for r in runs if name in r["general"]]
-        rows.append([name, *(change(r["general"].get(name)) for r in runs), f"drop {statistics.fmean(drops):.3f}"])
+        mean, base = statistics.fmean(drops), runs[0]["general"].get(name, {}).get("base", 1.0)
+        wanted = told_of(name, mean / base if name == "battery" else mean)
+        rows.append([name, *(change(r["general"].get(name)) for r in runs), f"drop {mean:.3f}", wanted])
     for name in ("merged", "drift_nats", "steps", "training_minutes"):
         found = [r[name] for r in runs]
-        rows.append([name, *(f"{one:.4g}" for one in found), f"{statistics.fmean(found):.4g}"])
+        rows.append([name, *(f"{one:.4g}" for one in found), f"{statistics.fmean(found):.4g}", ""])
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def told_of(name: str, mean: float) -> str:
+    """The target of a figure and whether its mean meets it; empty where there is none."""
+    if name in AT_LEAST:
+        return f"at least {AT_LEAST[name]}: {met(mean >= AT_LEAST[name])}"
+    if name in AT_MOST:
+        return f"at most {AT_MOST[name]}: {met(mean <= AT_MOST[name])}"
+    if name in DROP:
+        return f"drop of at most {DROP[name]}{' of the base' * (name == 'battery')}: {met(mean <= DROP[name])}"
+    return ""
+
+
+def met(is_met: bool) -> str:
+    """In a word."""
+    return "met" if is_met else "MISSED"
 
 
 def change(told: dict[str, Any] | None) -> str:
