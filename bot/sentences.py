@@ -1,7 +1,8 @@
 """A passage as the sentences that can be quoted from it.
 
-Lines that were only wrapped are joined again, list items know the line that introduces them, and table rows carry
-the names of their columns. Nothing is reworded. It knows nothing of questions or vectors.
+Lines that were only wrapped are joined again, commands and addresses on lines of their own stay there, list items
+know the line that introduces them, and table rows carry the names of their columns. Nothing is reworded.
+It knows nothing of questions or vectors.
 """
 
 import re
@@ -12,13 +13,44 @@ from retrieval import markdown
 from storage.documents import ADDRESS
 
 END = re.compile(
-    r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bNo\.)[\"')\]*]*\s+(?=[A-Z0-9\"'(\[`€$£])"
+    r"(?<=[.!?])(?<!\s\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\bNo\.)[\"')\]*]*\s+(?=[A-Z0-9\"'(\[`€$£])"
     "|(?<=[\u3002\uff01\uff1f])"
 )
 ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s+")
 FENCES = ("```", "~~~")
 WRAPPED = 45
 """Characters that a wrapped line has at least; after a shorter one a capital letter begins something new."""
+LEADS_ON = re.compile(
+    r"(?:[,;&/\u2013\u2014]|[\w\s]-|(?<!\S)(?:a|after|an|and|any|are|as|at|be|been|before|but|by|can|each|every|for|from|had"
+    r"|has|have|if|in|into|is|its|may|must|no|not|of|on|or|our|over|per|should|than|that|the|their|these|this|to"
+    r"|under|until|was|were|when|which|who|will|with|within|without|your))$",
+    re.IGNORECASE,
+)
+"""How no line ends that is complete."""
+FOLLOWS = re.compile(
+    r"(?:after|and|are|at|because|before|but|by|can|for|from|has|have|if|in|is|may|must|not|of|on|or|should|than|that"
+    r"|to|unless|until|was|were|when|which|while|will|with|within|without)\s|.*[^\s.!?][.!?][\"')\]*_]*$"
+)
+"""How the rest of a sentence begins or ends, when it begins in lower case."""
+ADDRESS_LINE = re.compile(
+    r"[<(\"']?(?:[^\s@]+@[^\s@]+|[a-z][a-z0-9+.-]*://\S+|(?:[\w-]+\.)+\w+(?:[:/]\S*)?|[~.]{0,2}/\S+)(?<![.!?])"
+)
+"""An e-mail address, URL, host or path alone; with a full stop behind it, it ends a sentence."""
+COMMAND = re.compile(
+    r"(?:[$%]\s)?(?:(?:apk|apt|apt-get|aws|az|brew|cargo|chmod|chown|conda|cp|curl|dnf|docker|docker-compose|gcloud|gh"
+    r"|git|helm|journalctl|kubectl|mkdir|mv|mysql|npm|npx|openssl|pip|pip3|pipx|pnpm|poetry|psql|python|python3"
+    r"|redis-cli|rm|rsync|scp|sed|ssh|sudo|systemctl|tar|terraform|uv|wget|yarn|yum)\s"
+    r"|[~.]{0,2}/\S|(?:export\s)?[A-Za-z_]\w*=\S|[a-z][\w.-]*(?:\s\w\S*){0,3}\s--?[A-Za-z])"
+)
+"""A well-known command, a path, a variable that is set, or a name that is followed by options."""
+PROSE = re.compile(
+    r"(?<!\S)(?:a|an|and|are|be|can|if|is|it|may|must|of|or|our|should|that|the|their|this|was|we|when|which|will|with"
+    r"|you|your)(?!\S)|\w[.,;!?]$"
+)
+"""What stands in sentences and, outside of quotation marks, hardly in commands."""
+QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+BEHIND = ",;>)\"'"
+"""What may stand behind an address in a list of them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,7 @@ def unwrapped(passage: str) -> Iterator[str]:
     waiting = ""
     for line, _ in markdown.pieces(passage):
         if waiting and goes_on(waiting, line):
-            waiting = f"{waiting.rstrip()} {line.strip()}"
+            waiting = together(waiting, line)
             continue
         if waiting:
             yield waiting
@@ -93,6 +125,13 @@ def unwrapped(passage: str) -> Iterator[str]:
         yield waiting
 
 
+def together(before: str, line: str) -> str:
+    """A line with its rest; a command that a backslash continues keeps its line break."""
+    if unfinished(before):
+        return f"{before.rstrip()}\n{line.rstrip()}"
+    return f"{before.rstrip()} {line.strip()}"
+
+
 def goes_on(before: str, line: str) -> bool:
     """Whether a line is the rest of a wrapped one rather than a line of its own."""
     text = line.strip()
@@ -100,4 +139,45 @@ def goes_on(before: str, line: str) -> bool:
         return False
     if before.startswith(("|", *FENCES)) or before.rstrip().endswith(":"):
         return False
-    return len(before) >= WRAPPED or before.rstrip()[-1] in ",;" or not text[0].isupper()
+    return unfinished(before) or (wrapped(before.strip(), text) and not apart(before.strip(), text))
+
+
+def wrapped(before: str, text: str) -> bool:
+    """Whether a line looks as if it had no room for the next one, or the next one as if it began within a sentence."""
+    if before[-1] in ",;" or (len(before) >= WRAPPED and not is_address(before)):
+        return True
+    if not text[0].islower():
+        return not text[0].isupper()
+    begun = before[-1] not in ".!?" and (len(text) >= WRAPPED or FOLLOWS.match(text))
+    return bool(begun or ITEM.match(before) or LEADS_ON.search(before))
+
+
+def apart(before: str, text: str) -> bool:
+    """Whether one of two lines is a command or an address by itself; an address may stand within wrapped prose."""
+    if is_command(before) or is_command(text):
+        return True
+    if is_address(before):
+        return is_address(text) or not text[0].islower()
+    return is_address(text) and not (LEADS_ON.search(before) or breaks_off(before))
+
+
+def breaks_off(before: str) -> bool:
+    """Whether a line is long, ends no sentence, and does not end in an address, of which more may follow."""
+    return len(before) >= WRAPPED and before[-1] not in ".!?" and not is_address(before.split()[-1])
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address and nothing else."""
+    return bool(ADDRESS_LINE.fullmatch(text.rstrip(BEHIND)))
+
+
+def is_command(text: str) -> bool:
+    """Whether a line, or what stands in a list item, is typed rather than read."""
+    item = ITEM.match(text)
+    text = text[item.end() :] if item else text
+    return bool(COMMAND.match(text)) and not PROSE.search(QUOTED.sub("", text))
+
+
+def unfinished(before: str) -> bool:
+    """Whether a command goes on in the next line."""
+    return before.rstrip().endswith("\\") and is_command(before.strip())

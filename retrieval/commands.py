@@ -40,7 +40,7 @@ def ingest(context: Context, paths: tuple[Path, ...], scope: str, as_json: bool)
 
     check_scope(scope)
     database = context.database()
-    with progress_shown("Embedding passages") as progress:
+    with progress_shown("Ingesting") as progress:
         result = run(database, Embedder(context.settings.text("EMBEDDER")), paths, scope, progress)
     if result.failed and not (result.documents or result.unchanged or result.removed):
         raise UserError(first_failure(result))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from retrieval import chunker, loaders
 from retrieval.chunker import Piece
 from retrieval.embedder import Encoder
@@ -26,14 +28,14 @@ from storage.errors import NotFoundError, UserError
 log = logging.getLogger(__name__)
 
 TOGETHER = 512
-"""Passages embedded in one go: enough to sort by length, few enough to lose little when stopped."""
+"""Passages read, embedded and stored in one go: enough to sort by length, few enough to lose little when stopped."""
 MISSED = frozenset((".doc", ".odt", ".pptx", ".rtf", ".xlsx"))
 """Kinds that somebody would look for in vain and that are reported; pictures and the like are passed by."""
 
 Rivals = Mapping[str, Collection[str]]
 """By path, the scopes that may not hold a file together with the scope that is ingested for."""
 Progress = Callable[[int, int], None]
-"""Called with passages done and passages in all."""
+"""Called with files done and files in all, or with passages when another model embeds all of them again."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,15 @@ def ingest(
     failed = list(kept_private(files, roots, rivals)) if scope == WORKSPACE else []
     closed = {failure.path for failure in failed}
     wanted = [file for file in files if str(file) not in closed]
-    prepared = list(prepare(wanted, known, scope, embedder, failed))
-    written = store(database, embedder, prepared, rivals, progress)
+    prepared = prepare(counted(wanted, progress), known, scope, embedder, failed)
+    number, written = store(database, embedder, prepared, rivals, progress)
+    progress(len(wanted), len(wanted))
     gone = [(stored, scope) for stored in gone_from(known, roots, wanted)]
     gone += outdone(wanted, scope, rivals, failed)
     for stored, held in gone:
         documents.remove(database, stored, held)
-    unchanged = len(files) - len(prepared) - len(failed)
-    return IngestResult(len(prepared), written, unchanged, len(gone), tuple(failed))
+    unchanged = len(files) - number - len(failed)
+    return IngestResult(number, written, unchanged, len(gone), tuple(failed))
 
 
 def place(path: Path) -> Path:
@@ -154,6 +157,13 @@ def outdone(wanted: Iterable[Path], scope: str, rivals: Rivals, failed: Iterable
                 yield file.as_posix(), held
 
 
+def counted(files: Sequence[Path], progress: Progress) -> Iterator[Path]:
+    """The files one by one, each as the ones before it are done."""
+    for number, file in enumerate(files):
+        progress(number, len(files))
+        yield file
+
+
 def prepare(
     files: Iterable[Path], known: dict[str, str], scope: str, embedder: Encoder, failed: list[Failure]
 ) -> Iterator[Prepared]:
@@ -188,27 +198,29 @@ def fingerprint(content: bytes) -> str:
 
 
 def store(
-    database: Database, embedder: Encoder, prepared: Sequence[Prepared], rivals: Rivals, progress: Progress
-) -> int:
-    """Embed and write, one transaction a document, its rivals with it; returns the number of passages."""
-    total, done = sum(len(one.pieces) for one in prepared), 0
+    database: Database, embedder: Encoder, prepared: Iterable[Prepared], rivals: Rivals, progress: Progress
+) -> tuple[int, int]:
+    """Embed and write, one transaction a document, its rivals with it; returns how many documents and passages.
+
+    What is prepared is taken up group by group, so that a run that is stopped keeps what it has stored.
+    """
+    count, passages = 0, 0
     for group in grouped(prepared):
         vectors = embedder.encode([text for one in group for text in one.searchable])
-        if not done:
-            documents.set_embedder(database, embedder.name, vectors.shape[1])
+        settle(database, embedder, vectors.shape[1], progress)
         start = 0
         for one in group:
             rows = vectors[start : start + len(one.pieces)]
             start += len(one.pieces)
             new = [NewPassage(p.heading, p.text, p.section, row) for p, row in zip(one.pieces, rows, strict=True)]
             documents.replace(database, one.document, new, leaving=rivals.get(one.document.path, ()))
-        done += start
-        progress(done, total)
-    return done
+        count += len(group)
+        passages += start
+    return count, passages
 
 
-def grouped(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
-    """Whole documents in groups of about TOGETHER passages."""
+def grouped(prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    """Whole documents in groups of about TOGETHER passages, each as soon as it is full."""
     group: list[Prepared] = []
     size = 0
     for one in prepared:
@@ -221,12 +233,29 @@ def grouped(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
         yield group
 
 
+def settle(database: Database, embedder: Encoder, dimension: int, progress: Progress) -> None:
+    """Record whose vectors are about to be written; what is stored in another length is embedded anew before."""
+    if documents.embedder(database) != (embedder.name, dimension):
+        embed_again(database, embedder, progress)
+        documents.set_embedder(database, embedder.name, dimension)
+
+
 def refresh_vectors(database: Database, embedder: Encoder, progress: Progress) -> None:
-    """Embed everything anew, if what is stored came from another model."""
-    name, _ = documents.embedder(database)
-    if name in ("", embedder.name):
-        return
-    log.info("The passages were embedded by %s; embedding them again with %s", name, embedder.name)
+    """Embed everything anew, if what is stored came from another model or differs in length."""
+    name, dimension = documents.embedder(database)
+    if name and (name != embedder.name or lengths(database) - {dimension}):
+        log.info("The passages were embedded by %s; embedding them again with %s", name, embedder.name)
+        embed_again(database, embedder, progress)
+
+
+def lengths(database: Database) -> set[int]:
+    """The lengths of the stored vectors: one, unless models that share a name were mixed."""
+    rows = database.rows("SELECT DISTINCT length(vector) AS bytes FROM passages")
+    return {row["bytes"] // np.dtype(np.float32).itemsize for row in rows}
+
+
+def embed_again(database: Database, embedder: Encoder, progress: Progress) -> None:
+    """Give every stored passage a vector of this model."""
     waiting = documents.all_searchable(database)
     made: list[tuple[int, documents.Vector]] = []
     for start in range(0, len(waiting), TOGETHER):

@@ -98,12 +98,16 @@ class Retriever:
         return [passage.titled for passage in read]
 
     def _vector(self, question: str, given: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        name, _ = documents.embedder(self._database)
+        name, dimension = documents.embedder(self._database)
         if name != self._embedder.name:
             if name:
                 log.warning("The passages were embedded by %s; ingest again to search by meaning", name)
             return None
-        return self._embedder.encode([question])[0] if given is None else given
+        vector = self._embedder.encode([question])[0] if given is None else given
+        if dimension not in (0, len(vector)):
+            log.warning("%s gives vectors of another length now; ingest a new page to embed all of them again", name)
+            return None
+        return vector
 
     def _scored(
         self, question: str, vector: NDArray[np.float32] | None, found: list[Passage], fused: dict[int, float]

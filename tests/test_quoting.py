@@ -35,6 +35,46 @@ def test_wrapped_lines_are_one_sentence_and_short_ones_are_not() -> None:
     assert texts("Lisbon\nTallinn") == ["Lisbon", "Tallinn"]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["pip install --upgrade lumen-agent", "systemctl restart lumen-agent", "journalctl -u lumen-agent"],
+        ["Run these on the host in this order, as the deployment user", "systemctl restart agent", "ls -l", "reboot"],
+        ["kubectl -n auth rollout restart deploy/auth && kubectl get pods", "export LP__LOG_LEVEL=debug,http=trace"],
+        ["cp -r . $HOME/backup", 'git commit -m "fix the bug"', "./deploy.sh staging", "$ terraform plan"],
+        ["docker run \\\n  --name agent \\\n  lumen/agent:latest", "docker ps"],
+        ["payroll@lumenpay.example", "travel+urgent@lumenpay.example", "it-help@lumenpay.example"],
+        ["pay.roll_lisbon@lumenpay.example,", "data_protection.office.of.europe@eu.lumenpay.example,", "a@b.example"],
+        ["https://status.lumenpay.example/eu-west-1?view=all&range=24h", "https://x.example", "vpn.lumenpay.example"],
+        ["payroll: pay@lumenpay.example", "travel: trip@lumenpay.example"],
+        ["Everybody can see there how our systems have been doing.", "https://status.lumenpay.example"],
+        ["vpn client", "laptop", "badge"],
+    ],
+)
+def test_commands_and_addresses_on_lines_of_their_own_stay_there(lines: list[str]) -> None:
+    assert texts("\n".join(lines)) == lines
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "Ask the travel desk\nbefore you book.",
+        "Employees may carry over\nfive days of leave until\nMarch of the next year.",
+        "See\nthe emergency guide (https://docs.example/d/11tUnOegbHajqXPwSFxGtmGakupY).",
+        "Will this travel be a detail to another\nlocation?",
+        "Write to\ntravel@lumenpay.example\nif the flight is missed.",
+        "Submit the request in the tool for new colleagues\nhttps://tool.lumenpay.example/new?team=infra\nby Friday.",
+        "Put the new idempotency window of your shop into the file\npayflow.yml.",
+        "Mail the whole team by adding tts@lumenpay.example,\nopp@lumenpay.example,\nor hr@lumenpay.example.",
+        "Everyone uses git at Lumenpay, and whoever reviews\ngit history should know that it is rewritten.",
+        "- See info on security\nanalysis",
+        "Front desk\n+372 555 0101",
+    ],
+)
+def test_wrapped_prose_is_joined_as_before(wrapped: str) -> None:
+    assert texts(wrapped) == [" ".join(wrapped.split("\n"))]
+
+
 def test_list_items_know_the_line_that_introduces_them() -> None:
     found = sentences("You need:\n- a badge:\n  - with a photo\n- a PIN\n\nAsk the desk.")
     assert [(s.text, s.lead) for s in found] == [

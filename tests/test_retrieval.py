@@ -31,7 +31,7 @@ from retrieval.retriever import NOTES_CHARS, Retriever, fuse
 from retrieval.taught import TaughtQuestions
 from storage import corrections, documents
 from storage.database import Database
-from storage.documents import NewDocument
+from storage.documents import NewDocument, NewPassage
 from storage.errors import NotFoundError, UserError
 
 PRIVATE = "C0PRIVATE"
@@ -608,6 +608,99 @@ def test_another_model_embeds_everything_again(
     assert index.check().ok
 
 
+class Folder(Embedder):
+    """An embedder that computes from its folder's configuration alone: word hashes of the length that it names."""
+
+    @property
+    def dimension(self) -> int:
+        return int(json.loads((Path(self._source) / "config.json").read_text())["hidden_size"])
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return WordHashes(dimension=self.dimension).encode(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return words(texts)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A sentence model's folder."""
+    folder = tmp_path / "sentence-model"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "config.json").write_text('{"hidden_size": 64}')
+    (folder / "model.safetensors").write_bytes(b"weights of one")
+    return folder
+
+
+def test_an_embedder_is_named_after_what_its_folder_holds(model: Path, tmp_path: Path) -> None:
+    named = Embedder(str(model)).name
+    (model / "README.md").write_text("Words for people.")
+    (model / ".cache").mkdir()
+    (model / ".cache" / "when.json").write_text("{}")
+    assert named.startswith("sentence-model@")
+    assert Embedder(f"{model}/").name == named
+    names = {named}
+    for inside, content in (
+        ("model.safetensors", "weights of two"),  # as many bytes as before
+        ("config.json", '{"hidden_size": 32}'),
+        ("1_Pooling/config.json", '{"pooling_mode_cls_token": true}'),
+    ):
+        (model / inside).write_text(content)
+        names.add(Embedder(str(model)).name)
+    assert len(names) == 4
+    model.rename(tmp_path / "old")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "old").rename(tmp_path / "elsewhere" / "sentence-model")
+    assert Embedder(str(tmp_path / "elsewhere" / "sentence-model")).name in names
+
+
+def test_models_that_are_no_folder_keep_their_names_so_that_indexes_stay_valid() -> None:
+    assert Embedder().name == "all-MiniLM-L6-v2"
+    assert Embedder("intfloat/multilingual-e5-small").name == "intfloat/multilingual-e5-small"
+
+
+@pytest.mark.parametrize("config", ['{"hidden_size": 32}', '{"hidden_size": 64, "layers": 3}'])
+def test_a_model_that_was_replaced_in_its_folder_embeds_everything_again(
+    database: Database, index: VectorIndex, pages: Path, model: Path, config: str
+) -> None:
+    ingest(database, Folder(str(model)), [pages])
+    index.try_open()
+    (model / "config.json").write_text(config)
+    replaced = Folder(str(model))
+    retriever = Retriever(database, replaced, index)
+    assert [(hit.passage.document, hit.cosine) for hit in retriever.hits("trains")] == [("Travel", 0.0)]
+    assert ingest(database, replaced, [pages]) == IngestResult(0, 0, 3, 0, ())
+    assert documents.embedder(database) == (replaced.name, replaced.dimension)
+    assert retriever.hits("book trains early")[0].cosine > 0.5
+    index.drain()
+    assert index.check().ok
+
+
+def test_vectors_of_another_length_under_the_same_name_are_never_mixed(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    shorter = WordHashes(embedder.name, 32)
+    retriever = Retriever(database, shorter, index)
+    assert [hit.passage.document for hit in retriever.hits("trains")] == ["Travel"]  # by words alone
+    (pages / "more.md").write_text("Park bicycles inside.")
+    assert ingest(database, shorter, [pages]) == IngestResult(1, 1, 3, 0, ())
+    assert documents.all_vectors(database).matrix.shape == (5, 32)
+    assert retriever.hits("book trains early")[0].cosine > 0.5
+
+
+def test_a_store_of_mixed_vectors_is_healed_by_the_next_ingest(
+    database: Database, index: VectorIndex, embedder: WordHashes, pages: Path
+) -> None:
+    ingest(database, embedder, [pages])
+    mixed = NewPassage("", "Bicycles stay inside.", "", WordHashes(dimension=32).encode(["bicycles"])[0])
+    documents.replace(database, NewDocument("/x.md", "C1", "X", "", "0"), [mixed])
+    ingest(database, embedder, [pages])
+    assert documents.all_vectors(database).matrix.shape == (5, 64)
+    assert Retriever(database, embedder, index).hits("book trains early")[0].cosine > 0.5
+
+
 @pytest.mark.parametrize("dimension", [96, 64])
 def test_taught_questions_are_embedded_again_by_another_model(database: Database, dimension: int) -> None:
     """With one of the same width nothing would even fail: unlike vectors would be compared."""
@@ -626,7 +719,29 @@ def test_taught_questions_are_embedded_again_by_another_model(database: Database
 def test_progress_ends_with_everything_done(database: Database, embedder: WordHashes, pages: Path) -> None:
     seen: list[tuple[int, int]] = []
     ingest(database, embedder, [pages], progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (4, 4)
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_files_are_stored_while_others_are_still_unread(
+    database: Database, embedder: WordHashes, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored before a run was killed is there, and the next run goes on behind it."""
+    read: list[str] = []
+
+    def read_until_killed(path: Path) -> bytes:
+        read.append(path.name)
+        if path.name == "travel.md":
+            raise KeyboardInterrupt
+        return path.read_bytes()
+
+    monkeypatch.setattr("retrieval.ingest.TOGETHER", 2)
+    with monkeypatch.context() as killed:
+        killed.setattr("retrieval.loaders.read", read_until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(database, embedder, [pages])
+    assert read == ["leave.md", "phones.txt", "travel.md"]
+    assert names(database) == {"leave.md"}
+    assert ingest(database, embedder, [pages]) == IngestResult(2, 2, 1, 0, ())
 
 
 # Words

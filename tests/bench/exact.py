@@ -83,16 +83,44 @@ def taught(home: Path) -> Tools:
     return tools(database)
 
 
-def read(home: Path, pages: Path) -> Tools:
-    """A bot that has read a page for each fact and was taught nothing."""
+def read(home: Path, pages: Path, kind: str = ".md") -> Tools:
+    """A bot that has read a page of this kind for each fact and was taught nothing."""
     pages.mkdir()
     for fact in facts():
-        (pages / f"{fact.id}.md").write_text(
-            f"# {fact.title}\n\n## {fact.question}\n\n{fact.answer}\n", encoding="utf-8"
-        )
+        (pages / f"{fact.title}{kind}").write_text(PAGES[kind](fact), encoding="utf-8")
     database = Database(home)
     ingest(database, WordHashes(), [pages])
     return tools(database)
+
+
+def as_markdown(fact: ExactFact) -> str:
+    """The fact as a Markdown page."""
+    return f"# {fact.title}\n\n## {fact.question}\n\n{fact.answer}\n"
+
+
+def as_text(fact: ExactFact) -> str:
+    """The fact as plain text, what is to be copied again on lines of its own."""
+    return f"{fact.answer}\n\n{own_lines(fact)}\n"
+
+
+def as_html(fact: ExactFact) -> str:
+    """The fact as a web page, its code marked as code and again on lines of its own."""
+    marked = html.escape(fact.answer, quote=False)
+    marked = re.sub(r"```\w*\n(.*?)\n```", r"<pre>\1</pre>", marked, flags=re.DOTALL)
+    marked = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", marked)
+    lines = html.escape(own_lines(fact), quote=False).replace("\n", "<br>\n")
+    title = html.escape(fact.title)
+    return f"<title>{title}</title><h2>{html.escape(fact.question)}</h2><div>{marked}</div><p>{lines}</p>"
+
+
+def own_lines(fact: ExactFact) -> str:
+    """What is to be copied, between two commands, each on a line of its own; of a block of code nothing."""
+    copied = [exact for exact in fact.exact if "\n" not in exact]
+    return "\n".join(["lumen login --fresh", *copied, "lumen status --short"]) if copied else ""
+
+
+PAGES: dict[str, Callable[[ExactFact], str]] = {".md": as_markdown, ".txt": as_text, ".html": as_html}
+"""How a page of each kind says a fact."""
 
 
 def learnt(home: Path, say: Callable[[str], None]) -> tuple[Tools, dict[str, Any]]:
