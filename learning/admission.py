@@ -73,7 +73,7 @@ class Admitted:
 def admit(database: Database, encoder: Encoder, *, known: Collection[int], rules: Rules) -> Admitted:
     """Choose the rows of a night; `known` are the corrections that the champion was trained on."""
     approved = corrections.in_status(database, Status.APPROVED)
-    left = {out.correction_id: out for out in (*waiting(database, rules), *unfit(approved, rules))}
+    left = {out.correction_id: out for out in (*unfit(approved, rules), *waiting(database, rules))}
     rows = [r for r in approved if r.id not in left]
     found = list(rivals(encoder, rows, known))
     capped = list(over_the_cap(database, [r for r in rows if r.id not in {out.correction_id for out in found}], rules))

@@ -53,9 +53,10 @@ class Candidate:
     about: dict[str, Any]
 
 
-def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool) -> Candidate:
-    """Train, merge, measure and judge a version."""
-    champion = registry.get(night.database, registry.champion(night.database))
+def make(
+    night: Night, snapshot: Snapshot, embedder: Embedder, champion: ModelVersion, *, rebuild: bool
+) -> Candidate:
+    """Train, merge, measure and judge a version that goes on from the champion and is held against it."""
     base = base_model.folder(night.home, night.settings.text("BASE_MODEL"))
     publish.preflight(night.home, base, night.settings.text("TRAIN_METHOD"))
     with night.stage("replay"):
@@ -69,7 +70,7 @@ def make(night: Night, snapshot: Snapshot, embedder: Embedder, *, rebuild: bool)
     search = TaughtQuestions(night.database, embedder)
     tried = []
     for scale in SCALES:
-        tried.append(measured(night, snapshot, search, anchors, base, adapter, scale))
+        tried.append(measured(night, snapshot, search, anchors, base, adapter, champion, scale))
         if tried[-1].verdict.passed:
             return tried[-1]
         if not tried[-1].verdict.only_forgot:
@@ -84,6 +85,7 @@ def measured(
     anchors: replay.Anchors,
     base: Path,
     adapter: Adapter,
+    champion: ModelVersion,
     scale: float,
 ) -> Candidate:
     """Merge base + scale * adapter and hold it against every gate."""
@@ -102,7 +104,6 @@ def measured(
         longest = night.settings.integer("MAX_ANSWER_TOKENS")
         proofs = evaluate.facts(engine, snapshot.facts, search, longest)
         before = retained.of_base(base, night.home / "cache", form, lambda: LocalGenerator(base, form=form))
-        champion = registry.get(night.database, registry.champion(night.database))
         values = {
             **fact_values(night, snapshot, proofs, champion),
             **retained.values(engine, before, anchors.held_out),

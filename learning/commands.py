@@ -1,6 +1,7 @@
 """The commands of learning: nightly, evaluate, report, knowledge, dataset. Heavy parts are imported when run."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from storage import registry
 from storage.cli import Context, emit, json_option
 
 log = logging.getLogger(__name__)
+
+MOST_LINES = 30
 
 
 @click.command()
@@ -23,6 +26,7 @@ def nightly(context: Context, dry_run: bool, rebuild: bool, max_minutes: float |
     """Train approved corrections into the weights, prove it, and promote the result."""
     database = context.database()
     from learning import nightly as night
+    from learning import report as reports
 
     report = night.run(
         database,
@@ -34,7 +38,22 @@ def nightly(context: Context, dry_run: bool, rebuild: bool, max_minutes: float |
     )
     lines = [night.in_words(report)]
     lines += [f"  {g['name']:<16} {g['value']:.4g} ({'passed' if g['passed'] else 'FAILED'})" for g in report["gates"]]
+    lines += not_trained(reports.left_out(report))
     emit(as_json, report, "\n".join(lines))
+
+
+def not_trained(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a night leaves out, in lines under a head; none of nothing."""
+    if not rows:
+        return []
+    more = [f"  and {len(rows) - MOST_LINES} more; --json lists all"] if len(rows) > MOST_LINES else []
+    head = f"Left out of training, going on as approved answers: {len(rows)}"
+    return [head, *left_out_lines(rows[:MOST_LINES]), *more]
+
+
+def left_out_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Corrections that are not trained, each with the reason."""
+    return [f"  correction {row['correction_id']} left out ({row['reason']}): {row['detail']}" for row in rows]
 
 
 @click.command()
@@ -105,6 +124,7 @@ def dataset(context: Context, form: str, out: Path, as_json: bool) -> None:
     rules = admission.rules_of(values)
     more = rewording.configured(values, values.home).of
     snapshot = datasets.freeze(context.database(), embedder, seed=values.integer("SEED"), rules=rules, more=more)
+    left_out = [asdict(left) for left in snapshot.left_out]
     told = {
         "out": str(out),
         "format": form,
@@ -115,10 +135,8 @@ def dataset(context: Context, form: str, out: Path, as_json: bool) -> None:
         "examples": len(snapshot.examples),
         "held_out": sum(len(f.held_out) for f in snapshot.facts),
         "parts": {part: sum(f.part == part for f in snapshot.facts) for part in ("train", "validation", "test")},
-        "left_out": [asdict(left) for left in snapshot.left_out],
+        "left_out": left_out,
     }
     lines = [f"{told['examples']} examples of {told['facts']} corrections in {out} (snapshot {snapshot.sha256[:12]})."]
-    lines += [
-        f"  correction {left.correction_id} left out ({left.reason}): {left.detail}" for left in snapshot.left_out
-    ]
+    lines += left_out_lines(left_out)
     emit(as_json, told, "\n".join(lines))

@@ -158,16 +158,16 @@ def learn(night: Night, *, dry_run: bool, rebuild: bool) -> dict[str, Any]:
         return report_of(night, "kept_champion", "", f"dry run: {plan_in_words(snapshot)}")
     if not snapshot.facts:
         return back_to_base(night, snapshot)
-    candidate = candidates.make(night, snapshot, embedder, rebuild=rebuild)
+    candidate = candidates.make(night, snapshot, embedder, champion, rebuild=rebuild)
     if not candidate.verdict.passed:
         remember_refusal(night, snapshot, champion, rebuild=rebuild)
         return keep_champion(night, candidate, candidate.verdict.reason, embedder)
     try:
         with night.stage("calibrate"):
-            ready = made_ready(night, snapshot, candidate, embedder)
+            ready = made_ready(night, snapshot, candidate, champion, embedder)
         with night.stage("publish"):
-            publish_candidate(night, snapshot, candidate, ready)
-    except ConflictError as error:  # something was withdrawn or erased meanwhile
+            publish_candidate(night, snapshot, candidate, champion, ready)
+    except ConflictError as error:  # something was withdrawn, erased or rolled back meanwhile
         return keep_champion(night, candidate, str(error), embedder)
     publish.sweep(night.database, snapshot.sha256)  # what was withdrawn leaves the disk with the version that knew it
     return report_of(night, "promoted", candidate.version, candidate.verdict.reason, candidate)
@@ -212,7 +212,13 @@ def plan_of(night: Night, snapshot: Snapshot, champion: ModelVersion) -> str:
     return audit.digest(audit.canonical(told))
 
 
-def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, embedder: Embedder) -> Ready:
+def made_ready(
+    night: Night,
+    snapshot: Snapshot,
+    candidate: candidates.Candidate,
+    champion: ModelVersion,
+    embedder: Embedder,
+) -> Ready:
     """Store the new wordings, choose the serving form and fit the confidence.
 
     Raises ConflictError when somebody's words were erased while they were trained.
@@ -221,7 +227,7 @@ def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate
         retention.check_unerased(night.database, snapshot.frozen_at)
         for fact in snapshot.facts:
             dataset.keep_wordings(night.database, fact)
-    before = registry.memories(night.database, registry.champion(night.database))
+    before = registry.memories(night.database, champion.version)
     memories = tuple(
         Memory(candidate.version, p.correction_id, p.memorised, p.as_json(before.get(p.correction_id)))
         for p in candidate.proofs
@@ -236,10 +242,13 @@ def made_ready(night: Night, snapshot: Snapshot, candidate: candidates.Candidate
     return Ready(memories, held, form, fitted_now(night, labelled, candidate.folder, form["form"]))
 
 
-def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Candidate, ready: Ready) -> None:
-    """Seal the folder and switch the champion.
+def publish_candidate(
+    night: Night, snapshot: Snapshot, candidate: candidates.Candidate, champion: ModelVersion, ready: Ready
+) -> None:
+    """Seal the folder and switch from the champion that the night began with.
 
-    Raises ConflictError when one of its rows was withdrawn, or somebody's words erased, while it was trained.
+    Raises ConflictError when, while it was trained, one of its rows was withdrawn, somebody's words were erased, or
+    another champion came in.
     """
     folder, digest = publish.seal(
         candidate.folder,
@@ -256,7 +265,7 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
     )
     version = ModelVersion(
         version=candidate.version,
-        parent=registry.champion(night.database),
+        parent=champion.version,
         created_at=now(),
         path=str(folder),
         adapter_path=str(candidate.adapter),
@@ -268,7 +277,18 @@ def publish_candidate(night: Night, snapshot: Snapshot, candidate: candidates.Ca
     )
     with night.database.write():
         retention.check_unerased(night.database, snapshot.frozen_at)
+        check_still_champion(night.database, champion)
         publish.promote(night.database, version, ready.memories)
+
+
+def check_still_champion(database: Database, champion: ModelVersion) -> None:
+    """Raise ConflictError when the champion that a night began with gave way to another, as in a rollback."""
+    serving = registry.champion(database)
+    if serving != champion.version:
+        raise ConflictError(
+            f"{champion.version}, with which this night began, gave way to {serving} while it trained; "
+            f"the next night starts from {serving}."
+        )
 
 
 def keep_champion(
@@ -324,9 +344,10 @@ def back_to_base(night: Night, snapshot: Snapshot) -> dict[str, Any]:
     """Everything that was trained is withdrawn: the pristine base serves again."""
     if registry.champion(night.database) == registry.BASE:
         return report_of(night, "nothing_to_learn", "", "no correction is approved, and the base model serves already")
-    registry.promote(night.database, registry.BASE)
+    before = registry.promote(night.database, registry.BASE)
     publish.sweep(night.database, snapshot.sha256)
-    return report_of(night, "promoted", registry.BASE, "every trained correction was withdrawn; the base model serves")
+    reason = "every trained correction was withdrawn; the base model serves"
+    return report_of(night, "promoted", registry.BASE, reason) | {"parent": before}  # the base itself has none
 
 
 def report_of(
@@ -359,7 +380,7 @@ def in_words(report: dict[str, Any]) -> str:
         "nothing_to_learn": "Nothing to learn",
     }
     learnt = sum(c["memorised"] for c in report["corrections"])
-    told = f"{words[report['outcome']]}: {report['reason']}."
+    told = f"{words[report['outcome']]}: {report['reason'].removesuffix('.')}."
     return told + (
         f" {learnt} of {len(report['corrections'])} corrections are memorised." if report["corrections"] else ""
     )

@@ -5,7 +5,7 @@ drawn never costs a report.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from learning import forgetting
 from storage import audit, corrections, grounds, health, nights, registry
 from storage.database import Database
-from storage.domain import NightlyRun
+from storage.domain import NightlyRun, Status
 from storage.grounds import Stale
 from storage.health import Change, Day, Fate
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER = "reports"
 KEPT_CHARTS = 60
 MOST_LINES = 30
+MOST_IDS = 8
 WEEKLY = "weekly_report"
 OUTCOMES = {
     "promoted": "A new model serves: {version}",
@@ -37,6 +38,17 @@ FATES = {
     Fate.LOST: "no longer known by heart; it goes on as an approved answer",
     Fate.FORGOTTEN: "forgotten, because it was withdrawn or replaced",
     Fate.HELD_BACK: "trained, but the candidate was kept out; it goes on as an approved answer",
+}
+PRIVATE = "private"
+"""Why a row of a private channel is left out, which is as it should be and worries nobody."""
+LEFT_OUT = {
+    "too_long": "too long to be learnt by heart",
+    "format": "in a form that cannot be learnt",
+    "secret": "with a secret in it",
+    "contradicted": "contradicted by one that was approved later",
+    "repeated": "saying the same as another one",
+    "capped": "over the number that one author may have trained in a night",
+    "quarantined": "approved too short a time ago",
 }
 COLOURS = {"answered": "#2a6fbb", "unknown": "#c9ccd1", "coverage": "#2a6fbb", "recall": "#2e8b57", "wrong": "#c0392b"}
 
@@ -96,10 +108,12 @@ def morning(database: Database, *, chart: bool = True) -> Report:
     days = health.week(database)
     changes = health.fates(database, night) if night else ()
     changed = tuple(grounds.stale(database).values())
+    approved = {row.id for row in corrections.in_status(database, Status.APPROVED)}
     text = "\n\n".join(
         part
         for part in (
             *night_parts(night, changes),
+            left_out_text(left_out(night.report if night else {}), approved - {one.correction_id for one in changed}),
             stale_text(database, changed),
             figures_text(days),
             audit.head(database).in_words(),
@@ -144,7 +158,8 @@ def night_parts(night: NightlyRun | None, changes: Sequence[Change]) -> list[str
     if night is None:
         return ["## No night has run yet"]
     outcome = OUTCOMES.get(night.outcome, night.outcome).format(version=night.version)
-    head = f"## {outcome}\nThe night of {night.finished_at[:16].replace('T', ' ')} UTC: {night.reason}."
+    ended, reason = night.finished_at[:16].replace("T", " "), night.reason.removesuffix(".")
+    head = f"## {outcome}\nThe night of {ended} UTC: {reason}."
     return [head, gates_text(gates_of(night)), changes_text(changes)]
 
 
@@ -170,6 +185,26 @@ def changes_text(changes: Sequence[Change]) -> str:
         lines.append(f"- and {len(ordered) - MOST_LINES} more")
     known = sum(c.fate in (Fate.LEARNT, Fate.KEPT) for c in changes)
     return "\n".join([f"**Corrections: {known} of {len(changes)} known by heart**", *lines])
+
+
+def left_out_text(rows: Sequence[Mapping[str, Any]], answered: Collection[int]) -> str:
+    """What a night did not train, by reason; `answered` are the corrections that the bot gives word for word."""
+    if not rows:
+        return ""
+    reasons = dict.fromkeys(str(row["reason"]) for row in rows)
+    ids = {reason: [int(row["correction_id"]) for row in rows if row["reason"] == reason] for reason in reasons}
+    lines = [f"- {len(ids[r])} {LEFT_OUT.get(r, r.replace('_', ' '))}: {first_of(ids[r])}" for r in reasons]
+    kept = sum(int(row["correction_id"]) in answered for row in rows)
+    told = "answered from the approved text all the same"
+    if kept < len(rows):
+        told = f"{kept} of them {told}; the others are out of date, replaced or withdrawn"
+    return "\n".join([f"**Left out of training: {len(rows)}**, {told}", *lines])
+
+
+def first_of(ids: Sequence[int]) -> str:
+    """The first of some ids, and how many more there are."""
+    more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
+    return ", ".join(map(str, ids[:MOST_IDS])) + more
 
 
 def stale_text(database: Database, changed: Sequence[Stale]) -> str:
@@ -234,6 +269,11 @@ def gates_of(night: NightlyRun | None) -> list[dict[str, Any]]:
     """The gates of a night; one that failed or learnt nothing has none."""
     found = night.report.get("gates") if night else None
     return list(found) if isinstance(found, list) else []
+
+
+def left_out(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the night of a report left out and people are told of: all but rows of private channels."""
+    return [row for row in told.get("left_out", ()) if row["reason"] != PRIVATE]
 
 
 def night_json(night: NightlyRun | None) -> dict[str, Any] | None:

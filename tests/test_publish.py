@@ -13,13 +13,15 @@ from typing import Any
 import fault_drivers
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from bot import base_model, desk
-from learning import publish, replay
-from storage import audit, conversations, corrections, manifest, nights, registry, retention, settings, trust
+from learning import publish, replay, report
+from storage import audit, conversations, corrections, health, manifest, nights, registry, retention, settings, trust
+from storage.cli import main
 from storage.database import Database
-from storage.domain import Answer, Route, Style
+from storage.domain import WORKSPACE, Answer, Route, Style
 from storage.errors import ConflictError, IntegrityError, OutOfSpaceError, UserError
 
 
@@ -407,6 +409,41 @@ def test_the_champion_leaves_the_disk_when_all_that_it_holds_is_withdrawn(home: 
     assert not folders(home)
 
 
+def test_a_night_that_goes_back_to_the_base_says_what_was_forgotten(home: Path, database: Database) -> None:
+    first = fault_drivers.night(home)["version"]
+    for number in (1, 2):
+        corrections.withdraw(database, number, "U0PRIYA")
+    assert fault_drivers.night(home)["parent"] == first
+    ended = nights.latest(database)
+    assert ended is not None
+    assert (ended.version, ended.parent) == (registry.BASE, first)
+    assert [(c.correction.id, c.fate) for c in health.fates(database, ended)] == [
+        (number, health.Fate.FORGOTTEN) for number in (1, 2)
+    ]
+    told = report.morning(database, chart=False).text
+    assert "“On which day are claims paid out?”: forgotten, because it was withdrawn or replaced" in told
+
+
+def test_the_command_says_what_a_night_leaves_out_but_for_private_rows(
+    home: Path, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_BASE_MODEL", str(tmp_path / "base"))
+    fault_drivers.stand_ins()
+    for number in range(32):
+        scope, answer = (WORKSPACE, "So much more " * 80) if number < 31 else ("C0BOARD", "So much.")
+        question = f"What is rule {number}?"
+        row = corrections.propose(database, question=question, answer=answer, author="U0SAM", scope=scope)
+        corrections.approve(database, row.id, "U0PRIYA")
+    for options in (["--dry-run"], []):
+        told = CliRunner().invoke(main, ["--home", str(home), "nightly", *options])
+        assert told.exit_code == 0, told.output
+        lines = told.stdout.splitlines()
+        at = lines.index("Left out of training, going on as approved answers: 31")
+        assert lines[at + 1].startswith("  correction 3 left out (too_long): Its answer has about ")
+        assert lines[at + 31 :] == ["  and 1 more; --json lists all"]
+        assert "private" not in told.stdout
+
+
 @pytest.mark.parametrize("taught", [False, True])
 def test_votes_count_in_a_night_that_publishes_nothing(home: Path, database: Database, taught: bool) -> None:
     from learning import calibrate, retained
@@ -560,6 +597,38 @@ def test_a_model_that_was_rolled_back_is_not_made_again_from_the_same(home: Path
     registry.rollback(database)
     fault_drivers.teach(database, list(fault_drivers.FACTS)[3])
     assert fault_drivers.night(home)["outcome"] == "promoted"
+
+
+@pytest.mark.parametrize(
+    ("moment", "by"), [("train", "the bot"), ("evaluate", "an admin"), ("publish", "an admin"), ("publish", "the bot")]
+)
+def test_a_champion_that_is_left_while_a_night_runs_does_not_come_back_in_its_child(
+    home: Path, database: Database, moment: str, by: str
+) -> None:
+    fitted: list[list[str]] = []
+    nightly = counted_fits(fitted)
+    first = fault_drivers.run_night(nightly, home)["version"]
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[2])
+    second = fault_drivers.run_night(nightly, home)["version"]
+    fault_drivers.teach(database, list(fault_drivers.FACTS)[3])
+
+    def leave(line: str) -> None:
+        if line == moment:
+            registry.rollback(database) if by == "an admin" else registry.retreat(database, second)
+
+    told = fault_drivers.run_night(nightly, home, leave)
+    assert (told["outcome"], told["parent"], registry.champion(database)) == ("kept_champion", first, first)
+    assert told["reason"] == (
+        f"{second}, with which this night began, gave way to {first} while it trained; "
+        f"the next night starts from {first}."
+    )
+    assert ".." not in nightly.in_words(told) + report.morning(database, chart=False).text
+    assert told["version"] not in {folder.removesuffix("-adapter") for folder in folders(home)}
+    assert registry.find(database, told["version"]) is None
+    assert registry.get(database, first).confidence["reading"] == f"fit {len(fitted)}", "it knows the new rows"
+    again = fault_drivers.run_night(nightly, home)
+    assert (again["outcome"], again["parent"]) == ("promoted", first)
+    assert json.loads((home / "models" / again["version"] / manifest.NAME).read_text())["warm_from"] == first
 
 
 def test_what_was_trained_and_not_memorised_is_learnt_anew(home: Path, database: Database) -> None:

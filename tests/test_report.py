@@ -1,6 +1,7 @@
 """What is told after a night: figures from stored rows, fates, the reports, the chart, and how they reach Slack."""
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from slack_office import PRIYA, REVIEW, SAM, Office, play, until
 
-from learning import report
+from learning import admission, report
 from storage import channels, conversations, corrections, health, nights, registry
 from storage.audit import ERASED
 from storage.cli import main
@@ -172,6 +173,35 @@ def test_the_morning_report_says_outcome_gates_fates_and_figures(database: Datab
     assert "1 question asked, coverage 100%, wrong by votes not measured" in told.text
     assert told.chart is not None
     assert png_size(told.chart)[0] > 1000
+
+
+def left(reason: str, *ids: int) -> list[dict[str, Any]]:
+    """Rows as a night's report has them."""
+    return [{"correction_id": i, "reason": reason, "detail": "d", "because_of": None} for i in ids]
+
+
+def test_the_morning_report_says_what_was_left_out_of_training_and_why(database: Database) -> None:
+    ids = taught(database, 14)
+    night(database, left_out=left("too_long", *ids[:10]) + left("repeated", ids[10]) + left("private", *ids[11:13]))
+    told = report.morning(database, chart=False).text
+    assert (
+        "**Left out of training: 11**, answered from the approved text all the same\n"
+        "- 10 too long to be learnt by heart: 1, 2, 3, 4, 5, 6, 7, 8 and 2 more\n"
+        "- 1 saying the same as another one: 11\n\n"
+    ) in told
+    corrections.withdraw(database, ids[0], PRIYA)
+    told = report.morning(database, chart=False).text
+    assert "11**, 10 of them answered from the approved text all the same; the others are out of date," in told
+
+
+def test_rows_of_private_channels_worry_nobody_in_the_morning(database: Database) -> None:
+    night(database, left_out=left("private", *taught(database, 2)))
+    assert "Left out" not in report.morning(database, chart=False).text
+
+
+def test_every_reason_to_leave_something_out_has_its_words(database: Database) -> None:
+    reasons = set(re.findall(r"""LeftOut\([\w.\[\]"]+, "(\w+)", """, Path(admission.__file__).read_text()))
+    assert reasons == {*report.LEFT_OUT, report.PRIVATE}
 
 
 def test_a_chart_that_cannot_be_drawn_costs_nothing_but_itself(

@@ -25,6 +25,7 @@ from bot import asking, base_model, desk, pipeline, prompt
 from bot.asking import Asked
 from bot.confidence import Confidence, Head
 from bot.desk import Desk
+from bot.generation import Generation, Request, Unwanted
 from bot.generator import LocalGenerator
 from bot.pipeline import Model, Tools
 from bot.same_question import Comparer
@@ -50,6 +51,23 @@ SURE = Head((), (), (), (), 30.0, 0.5, 0.5)
 CONTEXT = "bench"
 
 
+class Ending(LocalGenerator):
+    """The base, whose own words are taken to end where the limit cut them; what they cost is the same."""
+
+    def confirm(self, messages: Sequence[prompt.Message], draft: str, *, max_tokens: int) -> Generation:
+        """As it is, but for the end."""
+        return ended(super().confirm(messages, draft, max_tokens=max_tokens))
+
+    def many(self, requests: Sequence[Request]) -> list[Generation | Unwanted]:
+        """The same of several."""
+        return [ended(one) if isinstance(one, Generation) else one for one in super().many(requests)]
+
+
+def ended(one: Generation) -> Generation:
+    """A confirmed text as one that ended by itself."""
+    return replace(one, stopped=True) if one.confirmed == 1.0 else one
+
+
 @dataclass(frozen=True)
 class Shop:
     """A bot that has memorised what its base model says, and holds the demo company's handbook."""
@@ -71,7 +89,7 @@ class Shop:
 def open_shop(home: Path, embedder: Embedder) -> Shop:
     """Teach the base model's own words, approve them, ingest the handbook."""
     database = Database(home)
-    engine = LocalGenerator(base_model.embedded(home))
+    engine = Ending(base_model.embedded(home))
     facts = company.facts()
     taught = []
     for fact in facts[: PAIRS + ASKERS]:
