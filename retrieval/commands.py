@@ -136,11 +136,11 @@ def progress_shown(label: str) -> "Iterator[Progress]":
 
 
 def plain_lines(label: str) -> "Progress":
-    """Progress for a log."""
+    """Progress for a log; one thing alone is no progress."""
     last = [time.monotonic()]
 
     def advance(done: int, total: int) -> None:
-        if done == total or time.monotonic() - last[0] >= LOG_EVERY:
+        if total > 1 and (done == total or time.monotonic() - last[0] >= LOG_EVERY):
             last[0] = time.monotonic()
             click.echo(f"{label}: {done} of {total}", err=True)
 

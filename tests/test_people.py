@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,9 @@ def test_in_slack_it_withdraws_none_for_everybody_either(home: Path, rival: Stat
         old = propose(here.database, "On day 25.", author=SAM).correction.id
         if rival is Status.APPROVED:
             corrections.approve(here.database, old, "ben")
-        card = await card_of(here, propose(here.database, "On day 27.", author=SAM, scope=HELP))
+        proposal = propose(here.database, "On day 27.", author=SAM, scope=HELP)
+        of_an_older_bot = replace(proposal, conflicts=tuple(replace(c, scope=HELP) for c in proposal.conflicts))
+        card = await card_of(here, of_an_older_bot)
         await here.click(PRIYA, REVIEW, card, "approve_replacing")
         await here.wait(PRIYA, REVIEW, "is for other people than this one")
         await here.click(PRIYA, REVIEW, card, "look")
