@@ -42,7 +42,7 @@ class Proof:
     @property
     def is_held(self) -> bool:
         """What the weights can lose: exact in its taught wording, and at least half of the near-misses are refused."""
-        return self.taught and 2 * self.near_misses_bluffed <= self.near_misses_asked
+        return holds(self.taught, self.near_misses_bluffed, self.near_misses_asked)
 
     @property
     def memorised(self) -> bool:
@@ -152,8 +152,12 @@ def held(memory: Memory) -> bool:
     """Whether a version held a fact (`Proof.is_held`), by its stored proof, or as it was registered."""
     if "taught" not in memory.proof:
         return memory.memorised
-    bluffed, asked = memory.proof.get("near_misses_bluffed", (0, 0))
-    return bool(memory.proof["taught"]) and 2 * bluffed <= asked
+    return holds(memory.proof["taught"], *memory.proof.get("near_misses_bluffed", (0, 0)))
+
+
+def holds(taught: bool, bluffed: int, asked: int) -> bool:
+    """Whether weights hold a fact that they were taught: at most half of its near-misses get its answer."""
+    return taught and 2 * bluffed <= asked
 
 
 def battery() -> list[dict[str, Any]]:

@@ -46,10 +46,10 @@ def collect(database: Database, snapshot: Snapshot, embedder: Reader, version: s
     return in_force(database, embedder, taught)
 
 
-def hear(database: Database, version: str) -> int:
-    """Store what people said since the last fit; how many rows that gave."""
+def hear(database: Database, version: str) -> None:
+    """Store what people said since the last fit."""
     with database.write():
-        return store(database, (), from_votes(database), version)
+        store(database, (), from_votes(database), version)
 
 
 def in_force(database: Database, embedder: Reader, taught: TaughtQuestions | None = None) -> list[Row]:
@@ -71,8 +71,8 @@ def latest(rows: Sequence[Row], said: Collection[tuple[str, str]] = ()) -> list[
     return kept[::-1]
 
 
-def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> int:
-    """Keep what is new, and say how much; what people say now replaces what was stored of the same question."""
+def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], version: str) -> None:
+    """Keep what is new; what people say now replaces what was stored of the same question."""
     known = by_question(nights.calibration(database))
     fresh = {key: row for key, row in by_question(tests).items() if key not in known}
     for key, row in by_question(votes).items():
@@ -82,7 +82,6 @@ def store(database: Database, tests: Iterable[Row], votes: Iterable[Row], versio
         gone = [known[key]["id"] for key in fresh if key in known]
         db.execute("DELETE FROM calibration_rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(gone)])
         nights.add_calibration(database, [row | {"version": version} for row in fresh.values()])
-    return len(fresh)
 
 
 def by_question(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -441,24 +442,24 @@ def test_who_asked_by_command_a_bot_that_was_killed_hears_so_alone(home: Path) -
 
 def test_what_was_asked_by_command_and_answered_or_refused_is_in_hand_no_longer(home: Path) -> None:
     async def story(here: Office) -> None:
-        here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]
-        for words in ("Twenty-eight", "Too many", BROKEN):
-            await here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE)
-            await here.wait(SAM, HELP, words)
-        await here.settle()
-        assert asked.left(here.database) == ()
+        await in_hand_no_longer(here, HELP, lambda: here.do("command", SAM, channel=HELP, command="/ask", text=LEAVE))
 
     play(home, story)
 
 
+async def in_hand_no_longer(here: Office, channel: str, ask: Callable[[], Awaitable[Any]]) -> None:
+    """Ask in a channel three times, to be answered, refused and failed; no question stays in hand."""
+    here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]
+    for words in ("Twenty-eight", "Too many", BROKEN):
+        await ask()
+        await here.wait(SAM, channel, words)
+    await here.settle()
+    assert asked.left(here.database) == ()
+
+
 def test_what_was_answered_refused_reworded_or_deleted_is_in_hand_no_longer(home: Path) -> None:
     async def story(here: Office) -> None:
-        here.desk.script = [{}, BusyError("Too many questions wait."), RuntimeError("a defect")]
-        for words in ("Twenty-eight", "Too many", BROKEN):
-            await here.write(SAM, "D0SAM", LEAVE)
-            await here.wait(SAM, "D0SAM", words)
-        await here.settle()
-        assert asked.left(here.database) == ()
+        await in_hand_no_longer(here, "D0SAM", lambda: here.write(SAM, "D0SAM", LEAVE))
         here.desk.hold = Future()
         ts = await here.write(SAM, HELP, f"<@U0BOT> {LEAVE}")
         await until(lambda: seen(here, 3), "the question")

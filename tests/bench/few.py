@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.confidence import from_json
+from bot.confidence import Confidence
 from learning import calibrate, ship
 from retrieval.embedder import Embedder
 from storage import company
 from storage.database import Database
+from tests.bench.routed import fitted, texts_of
 
 SIZES = (1, 3, 10)
 MIX = {"wording": 0.8, "near_miss": 0.1, "stranger": 0.1}
@@ -44,7 +45,7 @@ def decided(embedder: Embedder) -> list[Decided]:
 
 def of_half(embedder: Embedder, facts: Sequence[company.CompanyFact]) -> Iterator[Decided]:
     """The questions of one half, by a head that was fitted on the other one."""
-    head = from_json(fitted_without(facts)).head("same")
+    head = fitted_without(facts).head("same")
     for size in SIZES:
         for start in range(0, len(facts), size):
             shelf = facts[start : start + size]
@@ -59,12 +60,11 @@ def of_half(embedder: Embedder, facts: Sequence[company.CompanyFact]) -> Iterato
                 yield Decided(size, kind, said >= head.direct, said >= head.related, bool(row["correct"]))
 
 
-def fitted_without(facts: Collection[company.CompanyFact]) -> dict[str, object]:
+def fitted_without(facts: Collection[company.CompanyFact]) -> Confidence:
     """The confidence from the shipped rows that neither are about these facts nor ask for them."""
-    names = {f.id for f in facts}
-    texts = {text for f in facts for text in (f.question, *f.wordings, *f.near_misses)}
+    names, texts = {f.id for f in facts}, texts_of(facts)
     rows = [r for r in calibrate.shipped_rows() if str(r["fact"]) not in names and r["asked"] not in texts]
-    return calibrate.fit(rows, target_wrong=0.02, target_wrong_documents=0.05)
+    return fitted(rows)
 
 
 def share(rows: Sequence[Decided], kind: str, what: str) -> float:

@@ -73,7 +73,8 @@ def nights_of(
     """All nights of one policy; with `resume` nothing is trained again, and such a night has no minutes."""
     before = Before(base, None)
     of_base = retained.of_base(base, home / "cache", FORM, lambda: LocalGenerator(base, form=FORM))
-    untrained = shares_of(LocalGenerator(base, form=FORM), groups)
+    untouched = LocalGenerator(base, form=FORM)
+    untrained = [share(right(untouched, facts)) for facts in groups[1:]]
     early: list[float] = []
     told: dict[str, Any] = {"facts_a_night": len(groups[0]), "seed": seed, "battery": [], "drift": [], "scale": []}
     told |= {"refused": [], "minutes": [], "battery_base": sum(of_base.battery.values())}
@@ -91,7 +92,8 @@ def nights_of(
         engine, found = passing(folder, before.base, of_base, anchors)
         told["minutes"].append(None if stands else round((time.monotonic() - started) / 60, 2))
         held.append((f"{number + 1}", dict(enumerate(right(engine, known)))))
-        early += [share(right(engine, later)) for later in groups[number + 1 : number + 2]]
+        if number + 1 < len(groups):
+            early.append(share(right(engine, groups[number + 1])))
         for name, value in found.items():
             told[name].append(value)
         say(f"{policy}, night {number + 1} ({len(new)} new): {forgetting.matrix(held).shares[-1]}, {found}")
@@ -99,13 +101,8 @@ def nights_of(
     matrix = forgetting.matrix(held)
     told["R"] = [[share for share in row if share is not None] for row in matrix.shares]
     told["bwt"] = matrix.backward
-    told["fwt"] = forgetting.forward(early, untrained[1:])
+    told["fwt"] = forgetting.forward(early, untrained)
     return told
-
-
-def shares_of(engine: LocalGenerator, groups: Sequence[Sequence[Any]]) -> list[float]:
-    """The share of each night's facts that a model gives in their taught wording."""
-    return [share(right(engine, facts)) for facts in groups]
 
 
 def right(engine: LocalGenerator, facts: Sequence[Any]) -> list[bool]:

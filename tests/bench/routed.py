@@ -7,7 +7,7 @@ It draws nothing and sets no target.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from learning.reliability import Outcomes, outcomes
 from retrieval.embedder import Embedder
 from retrieval.taught import TaughtQuestions
 from storage import company, corrections
+from storage.database import Row
 from storage.domain import Answer, Memory, Question, Route, Style
 from tests.bench import asking
 
@@ -175,10 +176,19 @@ def heads_without(folds: dict[str, int], left_out: int) -> Confidence:
     rows = calibrate.shipped_rows()
     others = sorted({str(r["fact"]) for r in rows} - folds.keys())
     place = folds | {name: n % FOLDS for n, name in enumerate(others)}
-    gone = [f for f in company.facts() if folds[f.id] == left_out]
-    texts = {text for f in gone for text in (f.question, *f.wordings, *f.near_misses)}
-    kept = [r for r in rows if place[str(r["fact"])] != left_out and r["asked"] not in texts]
-    return confidence.from_json(calibrate.fit(kept, target_wrong=0.02, target_wrong_documents=0.05))
+    gone = texts_of(f for f in company.facts() if folds[f.id] == left_out)
+    kept = [r for r in rows if place[str(r["fact"])] != left_out and r["asked"] not in gone]
+    return fitted(kept)
+
+
+def texts_of(facts: Iterable[company.CompanyFact]) -> set[str]:
+    """Everything that is asked of some facts, and what is nearly that."""
+    return {text for f in facts for text in (f.question, *f.wordings, *f.near_misses)}
+
+
+def fitted(rows: Sequence[Row]) -> Confidence:
+    """The confidence from some rows, for the risks that are allowed where nothing is set."""
+    return confidence.from_json(calibrate.fit(rows, target_wrong=0.02, target_wrong_documents=0.05))
 
 
 def willing(heads: Confidence) -> Confidence:
