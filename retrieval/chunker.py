@@ -12,7 +12,7 @@ from dataclasses import replace as changed
 from retrieval import markdown
 from retrieval.loaders import LoadedDocument, Section
 
-VERSION = 3
+VERSION = 4
 """Raised whenever loaders or chunker give other passages for the same file, so that it is ingested again."""
 LIMIT = 200
 """Word pieces of a passage with its `title > heading` line; MiniLM reads 256 and silently drops the rest."""
@@ -175,9 +175,23 @@ def fitted(unit: Unit, room: int, count: Counter) -> Iterator[Unit]:
     if fence := markdown.fence_of(unit.text.split("\n", 1)[0]):
         yield from code_lines(unit, fence, room, count)
         return
-    cuts = (cut for part in SENTENCE_END.split(unit.text) if part.strip() for cut in by_words(part, room, count))
-    for number, cut in enumerate(cuts):
-        yield Unit(cut, " " if number else unit.glue, unit.repeat)
+    glue = unit.glue
+    for after, part in sentences(unit.text, room, count):
+        for cut in by_words(part, room, count):
+            yield Unit(cut, glue, unit.repeat)
+            glue = " "
+        glue = after
+
+
+def sentences(text: str, room: int, count: Counter) -> Iterator[tuple[str, str]]:
+    """Each sentence with what follows it; of one that does not fit each line, as in a list of commands."""
+    ends = [(found.start(), found.end()) for found in SENTENCE_END.finditer(text)]
+    starts = [0, *(end for _, end in ends)]
+    for start, (stop, end) in zip(starts, [*ends, (len(text), len(text))], strict=True):
+        after = "\n" if "\n" in text[stop:end] else text[stop:end] and " "
+        lines = [text[start:stop]] if count([text[start:stop]])[0] <= room else text[start:stop].split("\n")
+        lines = [line for line in lines if line.strip()]
+        yield from ((after if number == len(lines) else "\n", line) for number, line in enumerate(lines, 1))
 
 
 def code_lines(unit: Unit, fence: str, room: int, count: Counter) -> Iterator[Unit]:

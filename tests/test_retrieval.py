@@ -349,6 +349,21 @@ def test_long_sections_are_cut_between_sentences() -> None:
     assert " ".join(p.text for p in pieces) == text
 
 
+def test_long_lists_of_commands_are_cut_between_lines() -> None:
+    lines = [f"deploy --host node{n} --with {n} copies of everything" for n in range(60)]
+    pieces = cut(Section("H", "\n".join(lines)))
+    assert len(pieces) > 2
+    assert [line for p in pieces for line in p.text.split("\n")] == lines
+    assert all(p.text in p.section and set(p.section.split("\n")) <= set(lines) for p in pieces)
+
+
+def test_lines_and_scripts_without_spaces_stay_as_they_are_in_a_long_paragraph() -> None:
+    lined = "\n".join(f"Press button {n} of the panel. Then wait." for n in range(60))
+    assert {line for p in cut(Section("H", lined)) for line in p.text.split("\n")} == set(lined.split("\n"))
+    unspaced = "".join(f"第{n}条 この 規則 は 全員 に 適用 される。" for n in range(60))
+    assert "".join(p.text for p in cut(Section("H", unspaced))) == unspaced
+
+
 def test_list_items_are_not_torn() -> None:
     items = [f"- item {n} with some words\n  and a second line" for n in range(40)]
     pieces = cut(Section("H", "\n".join(items)))

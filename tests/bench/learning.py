@@ -359,6 +359,10 @@ def pace(told: dict[str, Any]) -> list[str]:
         speed = told["speed"]
         lines += ["", f"Tokens per second against plain Trainer + peft: {speed['ratio']:.2f} times "]
         lines[-1] += f"({speed['ours']['tokens_per_second']:.0f} and {speed['plain']['tokens_per_second']:.0f})."
+    if "first_night" in told:
+        first = told["first_night"]
+        lines += ["", f"A whole first night of thirty facts: {first['total'] / 60:.1f} minutes; it ended: "]
+        lines[-1] += f"{first['outcome']}, {first['memorised']} memorised."
     if "growth" in told:
         growth = told["growth"]
         few, many, ratio = growth["30"], growth["500"], growth["ratio"]
