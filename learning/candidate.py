@@ -15,7 +15,7 @@ from bot import base_model, prompt
 from bot.generator import LocalGenerator
 from learning import evaluate, gates, merge, paired, publish, replay, retained, train
 from learning.dataset import Snapshot
-from learning.recipe import Recipe, epochs_for
+from learning.recipe import Recipe, epochs_for, rate_for
 from learning.stages import Night
 from retrieval.embedder import Embedder
 from retrieval.taught import TaughtQuestions
@@ -186,17 +186,17 @@ def fact_values(
 
 
 def recipe(settings: Settings, snapshot: Snapshot, *, warm: bool) -> Recipe:
-    """The recipe for a snapshot: epochs by the size of what is learnt, unless the settings name them.
+    """The recipe for a snapshot: epochs and rate by the size of what is learnt, unless the settings name them.
 
     A night that goes on from the champion (`warm`) learns what it does not know, and repeats as many of the known
     examples.
     """
     known = known_to(snapshot, warm=warm)
     new = sum(e.correction_id not in known for e in snapshot.examples)
-    examples = new + min(new, len(snapshot.examples) - new)
+    examples, facts = new + min(new, len(snapshot.examples) - new), len(snapshot.facts) - len(known)
     return Recipe(
-        epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(len(snapshot.facts) - len(known), examples),
-        rate=settings.number("TRAIN_RATE"),
+        epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(facts, examples),
+        rate=settings.number("TRAIN_RATE") or rate_for(facts),
         seed=snapshot.seed,
         method=settings.text("TRAIN_METHOD"),
         schedule=settings.text("TRAIN_SCHEDULE"),

@@ -13,6 +13,8 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 FEW_FACTS, EPOCHS_OF_FEW, EPOCHS_OF_MANY = 12, 10, 5
 """Epochs at most, by facts; training ends earlier once everything is learnt. The rate falls to nothing over them: with
 more of them it is still high when training ends, and what was learnt is lost again on the way (DECISIONS.md)."""
+RATE_OF_FEW, RATE_OF_MANY = 5e-4, 1e-3
+"""Peak rate, by facts. Few facts are learnt in some hundred steps at half the rate, and cost fewer simple questions."""
 LEAST_STEPS = 80
 """A night makes at least so many steps where its loss asks for them: few facts make few steps an epoch."""
 MOST_EPOCHS = 30
@@ -31,7 +33,7 @@ class Recipe:
     """
 
     epochs: int
-    rate: float = 1e-3
+    rate: float = RATE_OF_MANY
     rank: int = 16
     alpha: int = 32
     batch: int = 8
@@ -92,3 +94,8 @@ def epochs_for(facts: int, examples: int, batch: int = Recipe.batch) -> int:
     by_size = EPOCHS_OF_FEW if facts <= FEW_FACTS else EPOCHS_OF_MANY
     an_epoch = math.ceil(max(1, examples) / batch)
     return min(MOST_EPOCHS, max(by_size, math.ceil(LEAST_STEPS / an_epoch)))
+
+
+def rate_for(facts: int) -> float:
+    """The peak rate for a number of facts."""
+    return RATE_OF_FEW if facts <= FEW_FACTS else RATE_OF_MANY

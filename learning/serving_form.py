@@ -22,9 +22,8 @@ from storage import company
 
 MOST_FALL = 0.005
 """Half a point: the most that a form may recall or read less than fp32."""
-MOST_FACTS, MOST_READINGS, TIMED = 24, 8, 4
-"""Items measured: enough to see a form that breaks memories, few enough for some seconds. With so few, half a point
-means that not one may be lost on balance."""
+MOST_FACTS, MOST_READINGS, TIMED = 200, 40, 4
+"""Items measured: of 200 facts one is half a point; with fewer, and of readings, not one may be lost on balance."""
 READ_TOKENS = 32
 WORTH = 0.95
 """A form that rounds more must take at most this share of the time of one that rounds less to be chosen over it."""

@@ -91,7 +91,12 @@ TABLE: tuple[Setting, ...] = (
     Setting("TEACHING_PER_MINUTE", 20, "Votes and corrections of one person in Slack within a minute; 0 is no limit."),
     Setting("COMPANY_CONTACTS", "", "Domains, e-mail addresses and phone numbers that are no one's private ones."),
     Setting("TRAIN_EPOCHS", 0, "Epochs of the nightly training; 0 chooses by the number of facts."),
-    Setting("TRAIN_RATE", 0.001, "Peak learning rate; the method 'full' wants about 0.00005.", least=1e-6, most=1),
+    Setting(
+        "TRAIN_RATE",
+        0.0,
+        "Peak learning rate; 0 chooses by the number of facts. The method 'full' wants about 0.00005.",
+        most=1,
+    ),
     Setting(
         "TRAIN_METHOD",
         "lora",

@@ -42,12 +42,12 @@ def likeness(one: str, other: str) -> float:
 # The replay prompts
 
 
-def test_there_are_320_replay_prompts_of_which_no_two_are_the_same() -> None:
-    assert len(PROMPTS) == 320
-    assert len({normal(prompt) for prompt in PROMPTS}) == 320
+def test_there_are_600_replay_prompts_of_which_no_two_are_the_same() -> None:
+    assert len(PROMPTS) == 600
+    assert len({normal(prompt) for prompt in PROMPTS}) == 600
 
 
-@pytest.mark.parametrize(("facts", "prompts"), [(1, 96), (12, 96), (13, 296), (500, 296)])
+@pytest.mark.parametrize(("facts", "prompts"), [(1, 288), (12, 288), (13, 576), (500, 576)])
 def test_more_facts_replay_more_prompts_and_never_those_that_are_looked_at(facts: int, prompts: int) -> None:
     chats = [question for question, _ in replay.chats(replay.prompts_for(facts))]
     assert len(chats) == prompts + len(replay.readings()) + replay.HELD_OUT
@@ -66,8 +66,8 @@ def test_a_replay_prompt_is_one_clean_line_of_at_most_25_words() -> None:
 def test_the_replay_prompts_vary_in_length_and_in_register() -> None:
     lengths = Counter(len(prompt.split()) for prompt in PROMPTS)
     assert len(lengths) >= 15
-    assert 100 <= sum(prompt.endswith("?") for prompt in PROMPTS) <= 240
-    assert sum(prompt[0].islower() for prompt in PROMPTS) >= 50
+    assert 200 <= sum(prompt.endswith("?") for prompt in PROMPTS) <= 400
+    assert sum(prompt[0].islower() for prompt in PROMPTS) >= 100
 
 
 # The battery

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from bot import base_model, prompt
-from learning import deltas, merge, train
+from bot.generator import LocalGenerator
+from learning import deltas, evaluate, merge, replay, train
 from learning.dataset import Example
 from learning.recipe import Recipe
 
@@ -31,6 +32,11 @@ HELD_OUT = [Example(f"Quick one: {q}", a, "held_out", n) for n, (q, a) in enumer
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_model.folder(tmp_path_factory.mktemp("home"), "embedded")
+
+
+@pytest.fixture(scope="module")
+def anchors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> replay.Anchors:
+    return replay.anchors(base, tmp_path_factory.mktemp("cache"), lambda _: None, 48)
 
 
 def run(base: Path, out: Path, **values: Any) -> train.Trained:
@@ -96,10 +102,11 @@ def test_the_epoch_that_knew_held_out_wordings_best_is_kept(base: Path, tmp_path
     assert min(trained.held_out) < trained.held_out[-1] or trained.ended == "learnt"
 
 
-def test_training_that_forgets_is_stopped(base: Path, tmp_path: Path) -> None:
-    from learning import replay
+def test_the_base_lies_where_training_is_held_to_it(base: Path, anchors: replay.Anchors) -> None:
+    assert evaluate.drift(LocalGenerator(base, form="float32"), anchors.held_out) < 1e-4
 
-    anchors = replay.anchors(base, tmp_path / "cache", lambda _: None, replay.FEW_PROMPTS)
+
+def test_training_that_forgets_is_stopped(base: Path, anchors: replay.Anchors, tmp_path: Path) -> None:
     trained = train.train(
         base,
         EXAMPLES,

@@ -23,6 +23,7 @@ from bot import base_model, desk
 from bot.generator import LocalGenerator
 from learning import evaluate, merge, nightly, publish, replay, retained, ship
 from learning.candidate import SCALES
+from learning.recipe import rate_for
 from storage import company, corrections, registry, settings
 from storage.database import Database, now
 from storage.domain import Memory, ModelVersion
@@ -73,7 +74,8 @@ def known_adapter(home: Path, seed: int, known: int) -> Path:
     if not (folder / "adapter").is_dir():
         base = base_model.folder(home, "embedded")
         anchors = replay.anchors(base, home / "cache", say)
-        one_night("rebuild", folder, Before(base, None), [list(itertools.islice(everything(), known))], anchors, seed)
+        facts = list(itertools.islice(everything(), known))
+        one_night("rebuild", folder, Before(base, None), [facts], anchors, seed, rate_for(known))
     return folder / "adapter"
 
 

@@ -33,7 +33,7 @@ from bot.same_question import Comparer  # noqa: E402
 from learning import benchmarks, cached, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
 from learning.candidate import SCALES  # noqa: E402
 from learning.dataset import WORDINGS, Example, is_trained, near_misses  # noqa: E402
-from learning.recipe import Recipe, epochs_for  # noqa: E402
+from learning.recipe import Recipe, epochs_for, rate_for  # noqa: E402
 from retrieval.embedder import Embedder  # noqa: E402
 from retrieval.taught import TaughtQuestions  # noqa: E402
 from storage import company, corrections  # noqa: E402
@@ -114,7 +114,7 @@ def trained(home: Path, base: Path, facts: Any, seed: int, anchors: replay.Ancho
         base,
         made,
         anchors.trained,
-        Recipe(epochs=epochs_for(len(facts), len(made)), seed=seed),
+        Recipe(epochs=epochs_for(len(facts), len(made)), rate=rate_for(len(facts)), seed=seed),
         held_out=held_out(facts, seed),
         watched=anchors.held_out,
         warm_from=None,

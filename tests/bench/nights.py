@@ -23,7 +23,7 @@ from bot import base_model
 from bot.generator import LocalGenerator
 from learning import evaluate, forgetting, gates, merge, replay, retained, train
 from learning.candidate import SCALES
-from learning.recipe import Recipe, epochs_for
+from learning.recipe import Recipe, epochs_for, rate_for
 from storage import company
 from storage.company import answer_matches
 from tests.bench.learning import FORM, examples, held_out, keep, say, share, texts
@@ -45,7 +45,7 @@ def main() -> None:
     given.add_argument("--facts", type=int, default=12)
     given.add_argument("--nights", type=int, default=5)
     given.add_argument("--seed", type=int, default=7)
-    given.add_argument("--warm-rate", type=float, default=Recipe.rate, help="peak rate of warm nights after the first")
+    given.add_argument("--warm-rate", type=float, help="peak rate of warm nights after the first")
     given.add_argument("--name", default="", help="note the run under this name instead of the policy's")
     given.add_argument("--policies", nargs="+", default=POLICIES)
     given.add_argument("--resume", action="store_true", help="go on behind the nights whose merged models stand")
@@ -66,7 +66,7 @@ def nights_of(
     base: Path,
     groups: Sequence[Sequence[Any]],
     seed: int,
-    warm_rate: float,
+    warm_rate: float | None,
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -81,9 +81,10 @@ def nights_of(
     held: list[tuple[str, dict[int, bool]]] = []
     for number, new in enumerate(groups):
         started = time.monotonic()
-        rate = warm_rate if policy == "warm" and number else Recipe.rate
-        folder = home / f"{policy}-{rate:g}-{number}"
         known = [fact for group in groups[: number + 1] for fact in group]
+        rate = rate_for(len(known if policy == "rebuild" else new))
+        rate = warm_rate if policy == "warm" and number and warm_rate else rate
+        folder = home / f"{policy}-{rate:g}-{number}"
         anchors = replay.anchors(base, home / "cache", say, replay.prompts_for(len(known)))
         stands = resume and (folder / "adapter").is_dir()
         if not stands:
@@ -139,7 +140,7 @@ def one_night(
     groups: Sequence[Sequence[Any]],
     anchors: replay.Anchors,
     seed: int,
-    rate: float = Recipe.rate,
+    rate: float,
 ) -> None:
     """Train one night, to `adapter` in a folder; one that was killed there goes on from its last epoch."""
     old = [fact for group in groups[:-1] for fact in group]
