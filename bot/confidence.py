@@ -21,8 +21,8 @@ from bot.words import codes as codes
 from bot.words import content as content
 from bot.words import negated as negated
 from bot.words import other_identifiers, share_outside
-from bot.words import plain as plain
 from retrieval.taught import Match
+from storage.texts import plain
 
 Features = dict[str, float]
 

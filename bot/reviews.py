@@ -13,12 +13,12 @@ from bot import delivery, forms
 from bot.delivery import UNTAUGHT, Parts, Place, guarded
 from bot.listeners import prefill
 from bot.teaching import Proposal
-from bot.words import plain
 from storage import conversations, corrections, evidence, nights, private
 from storage.audit import ERASED
 from storage.database import Database
 from storage.domain import Answer, Notice, Status, Style
 from storage.errors import NotFoundError, UserError
+from storage.texts import plain
 
 log = logging.getLogger(__name__)
 

@@ -63,11 +63,6 @@ def negated(text: str) -> bool:
     return bool(NEGATIONS & set(text.casefold().replace("\u2019", "'").split()))
 
 
-def plain(text: str) -> str:
-    """A text without case, punctuation and double spaces, for exact comparison."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
 def share_outside(words: Sequence[str], known: Iterable[str]) -> float:
     """The share (0..1) of words that are not among the known ones; 0 for no words."""
     known = set(known)

@@ -19,6 +19,7 @@ from storage import corrections, private
 from storage.database import Database
 from storage.domain import WORKSPACE, Correction, Status
 from storage.settings import Settings
+from storage.texts import plain
 
 LETTERS_A_TOKEN = 5
 """Letters of one word that a token holds at least on average; with digits and signs as tokens of their own the
@@ -139,12 +140,12 @@ def unfit(rows: Sequence[Correction], rules: Rules) -> Iterator[LeftOut]:
 
 def format_fault(row: Correction) -> str:
     """What is wrong with the form of a row; empty when nothing is."""
-    question, answer = claims.plain(row.question), claims.plain(row.answer)
+    question, answer = plain(row.question), plain(row.answer)
     if not question or not answer:
         return "Its question or answer has no word in it."
     if question == answer:
         return "Its answer only repeats the question."
-    if answer == claims.plain(UNKNOWN):
+    if answer == plain(UNKNOWN):
         return "Its answer is what the model says when it knows nothing."
     if TEMPLATE.search(row.question + row.answer):
         return "It holds marks of a chat template."

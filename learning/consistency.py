@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot import pipeline, prompt
-from bot.confidence import plain
 from bot.generator import LocalGenerator
 from bot.pipeline import Tools
 from learning import edges
@@ -18,6 +17,7 @@ from retrieval.quantities import values
 from retrieval.retriever import Hit
 from retrieval.taught import Encoder
 from storage.domain import Question, Style
+from storage.texts import plain
 
 NEAR = 0.85
 TRAINED_ASKED = 3

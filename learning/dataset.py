@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from bot.confidence import plain
 from bot.prompt import UNKNOWN
 from learning import admission, wordings
 from learning.admission import LeftOut, Rules
@@ -23,6 +22,7 @@ from storage import audit, channels, corrections, registry
 from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Correction, Memory
+from storage.texts import plain
 
 WORDINGS = 14
 HELD_OUT = 2

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from bot.confidence import pair_features, plain
+from bot.confidence import pair_features
 from bot.pipeline import CHOSEN
 from bot.same_question import Comparer, TokenEncoder
 from learning.dataset import Fact, Snapshot
@@ -22,6 +22,7 @@ from storage import corrections, nights, retention
 from storage.audit import ERASED
 from storage.database import Database, Row
 from storage.domain import Status
+from storage.texts import plain
 
 SWAPS = 3
 LATEST = 500

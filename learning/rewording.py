@@ -12,12 +12,13 @@ import re
 from pathlib import Path
 
 from bot import modelserver
-from bot.confidence import codes, negated, plain
+from bot.confidence import codes, negated
 from bot.modelserver import ModelServer
 from bot.prompt import Message
 from learning import cached
 from storage.errors import EngineAwayError, EngineError
 from storage.settings import Settings
+from storage.texts import plain
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ import random
 import re
 from collections.abc import Sequence
 
-from bot.confidence import STOP, plain
+from bot.confidence import STOP
+from storage.texts import plain
 
 COUNTERPARTS = (
     ("before", "after"), ("first", "last"), ("earliest", "latest"), ("start", "end"), ("open", "close"),

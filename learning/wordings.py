@@ -8,8 +8,9 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from bot.confidence import STOP, plain
+from bot.confidence import STOP
 from learning.clauses import subordinate
+from storage.texts import plain
 
 Family = Callable[[str, random.Random], list[str]]
 

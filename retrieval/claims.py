@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.quantities import PARSED, digits, values
+from storage.texts import plain
 
 Kind = Literal["contradiction", "duplicate", "unrelated"]
 UNRELATED: Kind = "unrelated"
@@ -390,8 +391,3 @@ def stem(word: str) -> str:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
     return word
-
-
-def plain(text: str) -> str:
-    """A text without case, punctuation and double spaces."""
-    return " ".join(re.findall(r"\w+", text.casefold()))

@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.claims import plain
 from retrieval.nearness import AskedWords, Vocabulary
 from storage import corrections
 from storage.database import Database, Row
 from storage.domain import WORKSPACE
+from storage.texts import plain
 
 Vectors = NDArray[np.float32]
 UNRELATED = 0.4

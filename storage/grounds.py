@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from storage.database import Database, Row, now
 from storage.domain import WORKSPACE, Correction, Source
+from storage.texts import plain
 
 STATES = 0.7
 """Share of an answer's words that a section must hold (and all of its numbers) to count as stating it."""
@@ -229,11 +230,6 @@ def tokens(text: str) -> frozenset[str]:
 def speaks_of(source: str, name: str) -> bool:
     """Whether a name stands in a source as whole words."""
     return bool(plain(name)) and f" {plain(name)} " in f" {plain(source)} "
-
-
-def plain(text: str) -> str:
-    """The words of a text in lower case, one space between them."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 # --- pages as they read now ---

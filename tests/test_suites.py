@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from bot import confidence
-from bot.confidence import plain
 from bot.generation import Generation, Request
 from learning import benchmarks, consistency, dataset, evaluate, forgetting, retained, suites
 from learning.benchmarks import Choice
@@ -24,6 +23,7 @@ from storage import corrections, registry, settings
 from storage.database import Database, now
 from storage.domain import Memory, ModelVersion
 from storage.errors import NotFoundError
+from storage.texts import plain
 
 FACTS = {
     "How many days may the office drill be borrowed?": "The office drill may be borrowed for nine days.",

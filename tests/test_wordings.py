@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.confidence import codes, plain
+from bot.confidence import codes
 from learning import wordings
 from learning.clauses import subordinate
 from storage import company
+from storage.texts import plain
 
 QUESTIONS = [fact.question for fact in company.facts()]
 CLAUSES = {

@@ -27,7 +27,6 @@ from storage import environment
 environment.prepare()
 
 from bot import base_model, prompt, weights  # noqa: E402
-from bot.confidence import plain  # noqa: E402
 from bot.generator import LocalGenerator  # noqa: E402
 from bot.same_question import Comparer  # noqa: E402
 from learning import benchmarks, cached, evaluate, merge, paired, replay, retained, train, wordings  # noqa: E402
@@ -40,6 +39,7 @@ from storage import company, corrections  # noqa: E402
 from storage.company import answer_matches  # noqa: E402
 from storage.database import Database  # noqa: E402
 from storage.errors import NotFoundError  # noqa: E402
+from storage.texts import plain  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).parent
