@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from learning.dataset import Example
 from learning.recipe import Recipe
 
-FEW_STEPS = 20
-"""Epochs shorter than this are not sifted: there is nothing to save."""
+FEW_STEPS = 40
+"""Epochs shorter than this are not sifted: there is little to save, and at the rate of few facts too little is left."""
 
 
 class Plan:

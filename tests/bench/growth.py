@@ -98,7 +98,7 @@ def timed(bench: Path, facts: Sequence[Any], adapter: Path | None, known: int) -
         database.close()
     seconds: dict[str, float] = report["timings"]
     learnt = sum(c["memorised"] for c in report["corrections"])
-    told: dict[str, Any] = {"total": round(sum(seconds.values()), 1), "outcome": report["outcome"], "memorised": learnt}
+    told: dict[str, Any] = {"outcome": report["outcome"], "memorised": learnt}
     if adapter:
         told["recalled"] = recalled_by(bench, adapter, facts[:known])
     say(f"{known} known, {len(facts) - known} new: {report['reason']}, {seconds | told}")
