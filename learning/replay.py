@@ -89,15 +89,15 @@ def prompts_for(facts: int) -> int:
 
 
 def anchors(base: Path, cache: Path, progress: Callable[[str], None], prompts: int = PROMPTS) -> Anchors:
-    """The anchors of a base model, from the cache or made now (a minute or more for all of them)."""
+    """The anchors of a base model, from the cache; those that it lacks are made now (a minute or more for all)."""
     asked = chats(prompts)
-    key = hashlib.sha256(json.dumps([asked, TOP, ANSWER_TOKENS, FORM]).encode())
-    key.update(weights_of(base).encode())
-    stored = cache / f"anchors-{key.hexdigest()[:16]}.safetensors"
-    if not stored.is_file():
-        progress(f"asking the base model {len(asked)} general questions, once")
-        make(base, [chat for _, chat in asked], stored)
-    found = load(stored, [question for question, _ in asked])
+    about = hashlib.sha256(f"{weights_of(base)} {TOP} {ANSWER_TOKENS} {FORM}".encode()).hexdigest()
+    stored = cache / f"anchors-{about[:16]}.safetensors"
+    missing = lacking(stored, [chat for _, chat in asked])
+    if missing:
+        progress(f"asking the base model {len(missing)} general questions, once")
+        make(base, missing, stored)
+    found = load(stored, asked)
     return Anchors(tuple(found[:-HELD_OUT]), tuple(found[-HELD_OUT:]))
 
 
@@ -120,19 +120,35 @@ def hash_of(path: Path, _size: int, _changed: int) -> str:
     return manifest.sha256(path)
 
 
-def make(base: Path, asked: list[list[Message]], stored: Path) -> None:
-    """Generate the base's answers and keep its distributions."""
+def lacking(stored: Path, asked: Sequence[list[Message]]) -> list[list[Message]]:
+    """The chats that a cache does not hold."""
+    from safetensors import safe_open
+
+    if not stored.is_file():
+        return list(asked)
+    with safe_open(stored, framework="pt") as held:
+        known = set(held.keys())
+    return [chat for chat in asked if f"{key(chat)}.prompt" not in known]
+
+
+def key(chat: list[Message]) -> str:
+    """The name of a chat in the cache."""
+    return hashlib.sha256(json.dumps(chat).encode()).hexdigest()[:32]
+
+
+def make(base: Path, asked: Sequence[list[Message]], stored: Path) -> None:
+    """Generate the base's answers and keep its distributions, beside what is stored already."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     from bot.generator import LocalGenerator
 
     engine = LocalGenerator(base, form=FORM)
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = load_file(stored) if stored.is_file() else {}
     prompts = [engine.prompt_ids(chat) for chat in asked]
     for at, found in enumerate(in_batches(map, partial(said, engine), prompts, BATCH)):
-        tensors |= {f"{at}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
-        tensors |= {f"{at}.{name}": tensor for name, tensor in found.items()}
+        tensors |= {f"{key(asked[at])}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
+        tensors |= {f"{key(asked[at])}.{name}": tensor for name, tensor in found.items()}
     stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(".tmp")
     save_file(tensors, temporary)
@@ -179,18 +195,18 @@ def padded(prompts: Sequence[list[int]], fill: int) -> tuple[Any, Any]:
     return ids, mask
 
 
-def load(stored: Path, questions: list[str]) -> list[Anchor]:
-    """Read the cache."""
+def load(stored: Path, asked: Sequence[tuple[str, list[Message]]]) -> list[Anchor]:
+    """Read the anchors of some (question, chat) from the cache."""
     from safetensors.torch import load_file
 
     t = load_file(stored)
     return [
         Anchor(
             question,
-            tuple(t[f"{i}.prompt"].tolist()),
-            tuple(t[f"{i}.answer"].tolist()),
-            t[f"{i}.ids"].long(),
-            t[f"{i}.logprobs"].float(),
+            tuple(t[f"{name}.prompt"].tolist()),
+            tuple(t[f"{name}.answer"].tolist()),
+            t[f"{name}.ids"].long(),
+            t[f"{name}.logprobs"].float(),
         )
-        for i, question in enumerate(questions)
+        for question, name in ((question, key(chat)) for question, chat in asked)
     ]

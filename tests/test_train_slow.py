@@ -35,8 +35,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def anchors(base: Path, tmp_path_factory: pytest.TempPathFactory) -> replay.Anchors:
-    return replay.anchors(base, tmp_path_factory.mktemp("cache"), lambda _: None, 48)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def anchors(base: Path, cache: Path) -> replay.Anchors:
+    return replay.anchors(base, cache, lambda _: None, 48)
 
 
 def run(base: Path, out: Path, **values: Any) -> train.Trained:
@@ -104,6 +109,19 @@ def test_the_epoch_that_knew_held_out_wordings_best_is_kept(base: Path, tmp_path
 
 def test_the_base_lies_where_training_is_held_to_it(base: Path, anchors: replay.Anchors) -> None:
     assert evaluate.drift(LocalGenerator(base, form="float32"), anchors.held_out) < 1e-4
+
+
+def test_the_base_is_asked_only_what_is_not_known_of_it(
+    base: Path, anchors: replay.Anchors, cache: Path
+) -> None:
+    said: list[str] = []
+    more = replay.anchors(base, cache, said.append, 52)
+    assert said == ["asking the base model 4 general questions, once"]
+    assert [(a.question, a.answer_ids) for a in more.trained[:48]] == [
+        (a.question, a.answer_ids) for a in anchors.trained[:48]
+    ]
+    assert replay.anchors(base, cache, said.append, 48).held_out[0].answer_ids == anchors.held_out[0].answer_ids
+    assert len(said) == 1
 
 
 def test_training_that_forgets_is_stopped(base: Path, anchors: replay.Anchors, tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def anchors_of(base: Path, home: Path, prompts: int, asked: int) -> replay.Ancho
     stored = home / f"sweep-anchors-{prompts}-{asked}.safetensors"
     if not stored.is_file():
         replay.make(base, [chat for _, chat in chats], stored)
-    found = replay.load(stored, [question for question, _ in chats])
+    found = replay.load(stored, chats)
     return replay.Anchors(tuple(found[: -len(held)]), tuple(found[-len(held) :]))
 
 
