@@ -37,7 +37,7 @@ def stepped(parts: int, first_layer: int) -> tuple[Upper, dict[str, torch.Tensor
     for parameter in (p for layer in model.model.layers[:first_layer] for p in layer.parameters()):
         parameter.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(first_layer == 0)
-    upper = Upper(model, first_layer, PREFIX, 2.0)
+    upper = Upper(model, first_layer, PREFIX, 2.0, exact=True)
     upper.parts = parts
     upper.lessons(ROWS, [anchor([*PREFIX, 41, 42], [43, 44]), anchor([*PREFIX, 51], [52, 53, 54])], ROWS[:1])
     upper.plan = Everything()
