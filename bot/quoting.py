@@ -69,7 +69,7 @@ class Quote:
 
 def best_quote(question: str, vector: Vectors, found: Sequence[Hit], embedder: Encoder) -> Quote | None:
     """The sentences that answer the question best, or None when there is nothing to quote."""
-    all_of_them = candidates(found)
+    all_of_them = [c for c in candidates(found) if not of_another_thing(question, c.hit.passage.heading)]
     if not all_of_them:
         return None
     features = described(question, vector, all_of_them, embedder)
@@ -91,6 +91,12 @@ def candidates(found: Sequence[Hit]) -> list[Candidate]:
         for at, sentence in enumerate(sentences(hit.passage.text)):
             seen.setdefault(sentence.text, Candidate(sentence, hit, rank, at))
     return list(seen.values())[:MOST_SENTENCES]
+
+
+def of_another_thing(question: str, heading: str) -> bool:
+    """Whether a section is headed by error codes, and a question names others: it tells how to mend something else."""
+    asked, headed = ({c for c in codes(text) if c[0].isalpha()} for text in (question, heading))
+    return bool(asked and headed and not asked & headed)
 
 
 def companion(all_of_them: Sequence[Candidate], scores: Sequence[float], first: int) -> int:

@@ -142,6 +142,17 @@ def test_a_quote_is_at_most_two_sentences_in_the_order_of_the_page() -> None:
     assert said.index("Leave") < said.index("expires on 31 March")
 
 
+def test_what_mends_another_error_is_not_quoted() -> None:
+    other = hit("Set the lifetime to 900 and restart the service.", 1, "AF-3001: Sessions end early", 0.9)
+    own = hit("Clear the caches once.", 2, "AF-2046: Accounts get 401", 0.4)
+    assert quote("How do I fix AF-2046, restart the service?", other, own) == "Clear the caches once."
+    assert "lifetime" in quote("How do I fix the service, restart it?", other, own)
+    of_no_error = hit(other.passage.text, 3, "Restarting")
+    assert "lifetime" in quote("How do I fix AF-9999, restart the service?", of_no_error, own)
+    nothing = best_quote("AF-9999?", EMBEDDER.encode(["AF-9999?"])[0], [other, own], EMBEDDER)
+    assert nothing is None
+
+
 def test_both_pages_are_named_when_the_sentences_come_from_two() -> None:
     question = "who is asked about leave"
     found = best_quote(
