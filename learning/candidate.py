@@ -196,7 +196,7 @@ def recipe(settings: Settings, snapshot: Snapshot, *, warm: bool) -> Recipe:
     examples, facts = new + min(new, len(snapshot.examples) - new), len(snapshot.facts) - len(known)
     return Recipe(
         epochs=settings.integer("TRAIN_EPOCHS") or epochs_for(facts, examples),
-        rate=settings.number("TRAIN_RATE") or rate_for(facts),
+        rate=settings.number("TRAIN_RATE") or rate_for(facts, warm=warm),
         seed=snapshot.seed,
         method=settings.text("TRAIN_METHOD"),
         schedule=settings.text("TRAIN_SCHEDULE"),

@@ -14,7 +14,8 @@ FEW_FACTS, EPOCHS_OF_FEW, EPOCHS_OF_MANY = 12, 10, 5
 """Epochs at most, by facts; training ends earlier once everything is learnt. The rate falls to nothing over them: with
 more of them it is still high when training ends, and what was learnt is lost again on the way (DECISIONS.md)."""
 RATE_OF_FEW, RATE_OF_MANY = 5e-4, 1e-3
-"""Peak rate, by facts. Few facts are learnt in some hundred steps at half the rate, and cost fewer simple questions."""
+"""Peak rate, by facts learnt from the base. Few are learnt in some hundred steps at half the rate, and cost fewer
+simple questions; beside known facts the half was too little (DECISIONS.md)."""
 LEAST_STEPS = 80
 """A night makes at least so many steps where its loss asks for them: few facts make few steps an epoch."""
 MOST_EPOCHS = 30
@@ -96,6 +97,6 @@ def epochs_for(facts: int, examples: int, batch: int = Recipe.batch) -> int:
     return min(MOST_EPOCHS, max(by_size, math.ceil(LEAST_STEPS / an_epoch)))
 
 
-def rate_for(facts: int) -> float:
-    """The peak rate for a number of facts."""
-    return RATE_OF_FEW if facts <= FEW_FACTS else RATE_OF_MANY
+def rate_for(facts: int, *, warm: bool = False) -> float:
+    """The peak rate for a number of facts; a night that goes on from an adapter (`warm`) has to keep up known ones."""
+    return RATE_OF_FEW if facts <= FEW_FACTS and not warm else RATE_OF_MANY

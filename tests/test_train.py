@@ -25,6 +25,7 @@ def all_steps(plan: Plan, losses: list[float]) -> list[tuple[list[int], list[int
 @pytest.mark.parametrize(("facts", "rate"), [(1, 5e-4), (12, 5e-4), (13, 1e-3), (500, 1e-3)])
 def test_few_facts_are_learnt_at_half_the_rate(facts: int, rate: float) -> None:
     assert recipes.rate_for(facts) == rate
+    assert recipes.rate_for(facts, warm=True) == Recipe.rate == 1e-3
 
 
 def test_every_new_row_comes_once_an_epoch() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     given.add_argument("--facts", type=int, default=12)
     given.add_argument("--nights", type=int, default=5)
     given.add_argument("--seed", type=int, default=7)
-    given.add_argument("--warm-rate", type=float, help="peak rate of warm nights after the first")
+    given.add_argument("--warm-rate", type=float, default=Recipe.rate, help="peak rate of warm nights after the first")
     given.add_argument("--name", default="", help="note the run under this name instead of the policy's")
     given.add_argument("--policies", nargs="+", default=POLICIES)
     given.add_argument("--resume", action="store_true", help="go on behind the nights whose merged models stand")
@@ -66,7 +66,7 @@ def nights_of(
     base: Path,
     groups: Sequence[Sequence[Any]],
     seed: int,
-    warm_rate: float | None,
+    warm_rate: float,
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def nights_of(
     for number, new in enumerate(groups):
         started = time.monotonic()
         known = [fact for group in groups[: number + 1] for fact in group]
-        rate = rate_for(len(known if policy == "rebuild" else new))
-        rate = warm_rate if policy == "warm" and number and warm_rate else rate
+        learnt = known if policy == "rebuild" else new
+        rate = warm_rate if policy == "warm" and number else rate_for(len(learnt))
         folder = home / f"{policy}-{rate:g}-{number}"
         anchors = replay.anchors(base, home / "cache", say, replay.prompts_for(len(known)))
         stands = resume and (folder / "adapter").is_dir()
