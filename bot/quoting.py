@@ -69,7 +69,7 @@ class Quote:
 
 def best_quote(question: str, vector: Vectors, found: Sequence[Hit], embedder: Encoder) -> Quote | None:
     """The sentences that answer the question best, or None when there is nothing to quote."""
-    all_of_them = [c for c in candidates(found) if not of_another_thing(question, c.hit.passage.heading)]
+    all_of_them = candidates(question, found)
     if not all_of_them:
         return None
     features = described(question, vector, all_of_them, embedder)
@@ -84,19 +84,22 @@ def best_quote(question: str, vector: Vectors, found: Sequence[Hit], embedder: E
     )
 
 
-def candidates(found: Sequence[Hit]) -> list[Candidate]:
-    """Every sentence of the hits, each once, as far as MOST_SENTENCES goes."""
+def candidates(question: str, found: Sequence[Hit]) -> list[Candidate]:
+    """Every sentence of the hits that may be about the question, each once, as far as MOST_SENTENCES goes."""
     seen: dict[str, Candidate] = {}
+    asked = errors(question)
     for rank, hit in enumerate(found):
+        headed = errors(hit.passage.heading)
+        if asked and headed and not asked & headed:  # it tells how to mend something else
+            continue
         for at, sentence in enumerate(sentences(hit.passage.text)):
             seen.setdefault(sentence.text, Candidate(sentence, hit, rank, at))
     return list(seen.values())[:MOST_SENTENCES]
 
 
-def of_another_thing(question: str, heading: str) -> bool:
-    """Whether a section is headed by error codes, and a question names others: it tells how to mend something else."""
-    asked, headed = ({c for c in codes(text) if c[0].isalpha()} for text in (question, heading))
-    return bool(asked and headed and not asked & headed)
+def errors(text: str) -> set[str]:
+    """The error codes that a text names."""
+    return {code for code in codes(text) if code[0].isalpha()}
 
 
 def companion(all_of_them: Sequence[Candidate], scores: Sequence[float], first: int) -> int:

@@ -93,12 +93,19 @@ def anchors(base: Path, cache: Path, progress: Callable[[str], None], prompts: i
     asked = chats(prompts)
     about = hashlib.sha256(f"{weights_of(base)} {TOP} {ANSWER_TOKENS} {FORM}".encode()).hexdigest()
     stored = cache / f"anchors-{about[:16]}.safetensors"
+    found = answered(base, asked, stored, progress)
+    return Anchors(tuple(found[:-HELD_OUT]), tuple(found[-HELD_OUT:]))
+
+
+def answered(
+    base: Path, asked: Sequence[tuple[str, list[Message]]], stored: Path, progress: Callable[[str], None]
+) -> list[Anchor]:
+    """The anchors of some (question, chat), from a file to which those that it lacks are added."""
     missing = lacking(stored, [chat for _, chat in asked])
     if missing:
         progress(f"asking the base model {len(missing)} general questions, once")
         make(base, missing, stored)
-    found = load(stored, asked)
-    return Anchors(tuple(found[:-HELD_OUT]), tuple(found[-HELD_OUT:]))
+    return load(stored, asked)
 
 
 def weights_of(base: Path) -> str:
@@ -147,8 +154,9 @@ def make(base: Path, asked: Sequence[list[Message]], stored: Path) -> None:
     tensors: dict[str, torch.Tensor] = load_file(stored) if stored.is_file() else {}
     prompts = [engine.prompt_ids(chat) for chat in asked]
     for at, found in enumerate(in_batches(map, partial(said, engine), prompts, BATCH)):
-        tensors |= {f"{key(asked[at])}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
-        tensors |= {f"{key(asked[at])}.{name}": tensor for name, tensor in found.items()}
+        chat = key(asked[at])
+        tensors |= {f"{chat}.prompt": torch.tensor(prompts[at], dtype=torch.int32)}
+        tensors |= {f"{chat}.{name}": tensor for name, tensor in found.items()}
     stored.parent.mkdir(parents=True, exist_ok=True)
     temporary = stored.with_suffix(".tmp")
     save_file(tensors, temporary)

@@ -293,7 +293,7 @@ def general_loss(bench: Bench) -> Metrics:
 
 def drift(bench: Bench) -> Metrics:
     """KL to the base on general answers that were never trained on."""
-    anchors = replay.anchors(bench.base, bench.cache, lambda _: None, replay.FEW_PROMPTS)
+    anchors = replay.anchors(bench.base, bench.cache, lambda _: None, prompts=0)
     return {"nats_per_token": evaluate.drift(bench.engine, anchors.held_out)}
 
 

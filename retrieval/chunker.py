@@ -23,8 +23,8 @@ SECTION_CHARS = 2500
 
 Counter = Callable[[Sequence[str]], list[int]]
 SENTENCE_END = re.compile(
-    r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))(?<!\b[A-Z]\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)\s+"
-    "|(?<=[\u3002\uff01\uff1f])"  # the full stops of Chinese and Japanese, after which no space follows
+    r"((?:(?<=[.!?])|(?<=[.!?][\"')\]]))(?<!\b[A-Z]\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)\s+"
+    "|(?<=[\u3002\uff01\uff1f]))"  # the full stops of Chinese and Japanese, after which no space follows
 )
 ITEM = re.compile(r"\s*(?:[-*+•]|\d+[.)])\s")
 
@@ -185,11 +185,10 @@ def fitted(unit: Unit, room: int, count: Counter) -> Iterator[Unit]:
 
 def sentences(text: str, room: int, count: Counter) -> Iterator[tuple[str, str]]:
     """Each sentence with what follows it; of one that does not fit each line, as in a list of commands."""
-    ends = [(found.start(), found.end()) for found in SENTENCE_END.finditer(text)]
-    starts = [0, *(end for _, end in ends)]
-    for start, (stop, end) in zip(starts, [*ends, (len(text), len(text))], strict=True):
-        after = "\n" if "\n" in text[stop:end] else text[stop:end] and " "
-        lines = [text[start:stop]] if count([text[start:stop]])[0] <= room else text[start:stop].split("\n")
+    parts = [*SENTENCE_END.split(text), ""]
+    for sentence, space in zip(parts[::2], parts[1::2], strict=True):
+        after = "\n" if "\n" in space else space and " "
+        lines = [sentence] if count([sentence])[0] <= room else sentence.split("\n")
         lines = [line for line in lines if line.strip()]
         yield from ((after if number == len(lines) else "\n", line) for number, line in enumerate(lines, 1))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from storage import company
+from storage.texts import plain
 
 HERE = Path(company.__file__).parent
 RUNBOOKS = sorted(company.pages().glob("service-*.md"))
@@ -38,10 +39,6 @@ def page_text(name: str) -> str:
 
 def page_body(path: Path) -> str:
     return FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
-
-
-def normal(question: str) -> str:
-    return " ".join(re.findall(r"\w+", question.casefold()))
 
 
 def words(text: str) -> int:
@@ -129,7 +126,7 @@ def test_eight_corrections_of_which_two_contradict_a_page() -> None:
 def test_a_correction_is_short_and_answers_its_own_question(item: company.ProposedCorrection) -> None:
     assert company.answer_matches(item.answer, item.keys)
     assert 12 <= words(item.answer) <= 35
-    asked = [normal(question) for question in (item.question, *item.unseen, *item.near_misses)]
+    asked = [plain(question) for question in (item.question, *item.unseen, *item.near_misses)]
     assert (len(item.unseen), len(item.near_misses), len(set(asked))) == (3, 2, 6)
 
 
@@ -164,7 +161,7 @@ def test_there_are_sixty_facts() -> None:
 def test_a_fact_answers_its_own_question(fact: company.CompanyFact) -> None:
     assert company.answer_matches(fact.answer, fact.keys)
     assert (len(fact.wordings), len(fact.near_misses)) == (4, 2)
-    asked = [normal(question) for question in (fact.question, *fact.wordings, *fact.near_misses)]
+    asked = [plain(question) for question in (fact.question, *fact.wordings, *fact.near_misses)]
     assert len(set(asked)) == 7
 
 
@@ -214,10 +211,10 @@ def test_pairs_are_three_wordings_and_two_near_misses_a_question() -> None:
 
 
 def test_pairs_ask_nothing_that_this_company_teaches_or_is_measured_by() -> None:
-    ours = {normal(text) for question, wordings in taught() for text in (question, *wordings)}
-    ours |= {normal(item.question) for item in company.golden()}
+    ours = {plain(text) for question, wordings in taught() for text in (question, *wordings)}
+    ours |= {plain(item.question) for item in company.golden()}
     pairs = rows("pairs.jsonl")
-    assert [pair for pair in pairs if {normal(pair["taught"]), normal(pair["asked"])} & ours] == []
+    assert [pair for pair in pairs if {plain(pair["taught"]), plain(pair["asked"])} & ours] == []
 
 
 # All together
@@ -236,20 +233,20 @@ def taught() -> list[tuple[str, tuple[str, ...]]]:
 
 
 def test_no_two_taught_questions_share_a_wording() -> None:
-    counts = Counter(normal(text) for question, wordings in taught() for text in (question, *wordings))
+    counts = Counter(plain(text) for question, wordings in taught() for text in (question, *wordings))
     assert [text for text, count in counts.items() if count > 1] == []
 
 
 def test_a_near_miss_is_no_wording_of_a_taught_question() -> None:
-    wordings = {normal(text) for _, texts in taught() for text in texts}
+    wordings = {plain(text) for _, texts in taught() for text in texts}
     near_misses = [text for fact in company.facts() for text in fact.near_misses]
     near_misses += [text for item in company.corrections() for text in item.near_misses]
-    assert [text for text in near_misses if normal(text) in wordings] == []
+    assert [text for text in near_misses if plain(text) in wordings] == []
 
 
 def test_the_golden_set_asks_nothing_in_a_taught_wording() -> None:
-    known = {normal(text) for question, wordings in taught() for text in (question, *wordings)}
-    assert [item.id for item in company.golden() if normal(item.question) in known] == []
+    known = {plain(text) for question, wordings in taught() for text in (question, *wordings)}
+    assert [item.id for item in company.golden() if plain(item.question) in known] == []
 
 
 # The matcher

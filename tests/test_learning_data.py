@@ -11,6 +11,7 @@ import pytest
 import learning
 from learning import replay
 from storage import company
+from storage.texts import plain
 
 HERE = Path(learning.__file__).parent
 PROMPTS = (HERE / "replay_prompts.txt").read_text(encoding="utf-8").splitlines()
@@ -25,12 +26,8 @@ FUNCTION_WORDS = re.compile(
 )
 
 
-def normal(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
 def content_words(text: str) -> set[str]:
-    return {word for word in normal(text).split() if not FUNCTION_WORDS.fullmatch(word)}
+    return {word for word in plain(text).split() if not FUNCTION_WORDS.fullmatch(word)}
 
 
 def likeness(one: str, other: str) -> float:
@@ -44,7 +41,7 @@ def likeness(one: str, other: str) -> float:
 
 def test_there_are_600_replay_prompts_of_which_no_two_are_the_same() -> None:
     assert len(PROMPTS) == 600
-    assert len({normal(prompt) for prompt in PROMPTS}) == 600
+    assert len({plain(prompt) for prompt in PROMPTS}) == 600
 
 
 @pytest.mark.parametrize(("facts", "prompts"), [(1, 288), (12, 288), (13, 576), (500, 576)])
@@ -76,7 +73,7 @@ def test_the_replay_prompts_vary_in_length_and_in_register() -> None:
 def test_the_battery_has_twelve_questions_of_each_of_its_five_kinds() -> None:
     assert Counter(item["category"] for item in BATTERY) == dict.fromkeys(CATEGORIES, 12)
     assert [item["id"] for item in BATTERY] == [f"b{number:02d}" for number in range(1, 61)]
-    assert len({normal(item["question"]) for item in BATTERY}) == 60
+    assert len({plain(item["question"]) for item in BATTERY}) == 60
 
 
 @pytest.mark.parametrize("item", BATTERY, ids=lambda item: item["id"])
@@ -106,7 +103,7 @@ def test_a_question_of_both_kinds_opens_with_a_sentence_of_context() -> None:
 
 
 def test_nothing_in_the_battery_is_also_a_replay_prompt() -> None:
-    assert not {normal(prompt) for prompt in PROMPTS} & {normal(item["question"]) for item in BATTERY}
+    assert not {plain(prompt) for prompt in PROMPTS} & {plain(item["question"]) for item in BATTERY}
     close = [
         (item["question"], prompt)
         for item in BATTERY
@@ -119,5 +116,5 @@ def test_nothing_in_the_battery_is_also_a_replay_prompt() -> None:
 def test_neither_file_speaks_of_the_demo_company_or_asks_its_golden_questions() -> None:
     texts = [*PROMPTS, *(item["question"] for item in BATTERY), *(str(item["keys"]) for item in BATTERY)]
     assert [text for text in texts if COMPANY_WORDS.search(text)] == []
-    golden = {normal(item.question) for item in company.golden()}
-    assert [text for text in texts if normal(text) in golden] == []
+    golden = {plain(item.question) for item in company.golden()}
+    assert [text for text in texts if plain(text) in golden] == []

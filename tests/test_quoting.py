@@ -149,6 +149,8 @@ def test_what_mends_another_error_is_not_quoted() -> None:
     assert "lifetime" in quote("How do I fix the service, restart it?", other, own)
     of_no_error = hit(other.passage.text, 3, "Restarting")
     assert "lifetime" in quote("How do I fix AF-9999, restart the service?", of_no_error, own)
+    twin = hit(other.passage.text, 4, "AF-2046: Sessions too", 0.2)
+    assert quote("How do I fix AF-2046, restart the service?", other, twin) == other.passage.text
     nothing = best_quote("AF-9999?", EMBEDDER.encode(["AF-9999?"])[0], [other, own], EMBEDDER)
     assert nothing is None
 
@@ -171,7 +173,7 @@ def test_nothing_is_quoted_from_nothing() -> None:
 
 
 def test_every_weight_is_of_a_feature_and_every_feature_has_a_weight() -> None:
-    rows = quoting.described("why", EMBEDDER.encode(["why"])[0], quoting.candidates([hit("Because.")]), EMBEDDER)
+    rows = quoting.described("why", EMBEDDER.encode(["why"])[0], quoting.candidates("why", [hit("Because.")]), EMBEDDER)
     assert rows[0].keys() == quoting.WEIGHTS.keys()
 
 

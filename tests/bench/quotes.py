@@ -45,7 +45,7 @@ def half(found: Found) -> int:
 
 def lesson(found: Found, embedder: Embedder) -> Lesson | None:
     """The sentences of one question; None when no single one holds the answer."""
-    choice = quoting.candidates(found.hits)
+    choice = quoting.candidates(found.asked.question, found.hits)
     right = np.array([company.answer_matches(c.sentence.text, found.asked.keys) for c in choice])
     if not right.any():
         return None
@@ -56,7 +56,8 @@ def lesson(found: Found, embedder: Embedder) -> Lesson | None:
 
 def names(found: Found, embedder: Embedder) -> list[str]:
     """The names of a sentence's features, in the order of a lesson's columns."""
-    return sorted(quoting.described(found.asked.question, found.vector, quoting.candidates(found.hits), embedder)[0])
+    choice = quoting.candidates(found.asked.question, found.hits)
+    return sorted(quoting.described(found.asked.question, found.vector, choice, embedder)[0])
 
 
 def fit(lessons: Sequence[Lesson]) -> NDArray[np.float64]:

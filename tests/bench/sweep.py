@@ -220,9 +220,7 @@ def anchors_of(base: Path, home: Path, prompts: int, asked: int) -> replay.Ancho
     read = [(question, prompt.messages(question, [notes])) for notes, question in replay.readings()]
     chats = [*((q, prompt.messages(q)) for q in trained), *read, *((q, prompt.messages(q)) for q in held)]
     stored = home / f"sweep-anchors-{prompts}-{asked}.safetensors"
-    if not stored.is_file():
-        replay.make(base, [chat for _, chat in chats], stored)
-    found = replay.load(stored, chats)
+    found = replay.answered(base, chats, stored, say)
     return replay.Anchors(tuple(found[: -len(held)]), tuple(found[-len(held) :]))
 
 
